@@ -1,0 +1,1 @@
+//! MQTT packets and topic grammar: bytes in, values out.

@@ -1,0 +1,1 @@
+//! Tidings: one broker for devices, services and browsers.

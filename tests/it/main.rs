@@ -1,0 +1,1 @@
+//! Scenarios from outside: a real broker on port 0, driven over real sockets.
