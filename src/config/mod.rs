@@ -13,6 +13,8 @@ mod problem;
 mod reader;
 mod sections;
 mod template;
+#[cfg(test)]
+mod tests;
 mod units;
 mod value;
 
@@ -122,16 +124,16 @@ impl Config {
         for argument in &sources.set {
             reader.set(argument);
         }
+        let access = AccessConfig::read(&mut reader);
         let config = Config {
-            mqtt: MqttConfig::read(&mut reader),
+            mqtt: MqttConfig::read(&mut reader, &access),
             limits: LimitsConfig::read(&mut reader),
             store: StoreConfig::read(&mut reader),
-            access: AccessConfig::read(&mut reader),
+            access,
             log: LogConfig::read(&mut reader),
             sys: SysConfig::read(&mut reader),
             http: HttpConfig::read(&mut reader),
         };
-        config.check_exposure(&mut reader);
         problems.extend(reader.finish());
         Problems::none_or(problems, config)
     }
@@ -139,27 +141,6 @@ impl Config {
     /// The defaults, changed by `text` as by a file: for programs that embed the broker, and tests.
     pub fn from_toml(text: &str) -> Result<Config, Problems> {
         Config::load(&Sources::new().file("configuration", text))
-    }
-
-    /// Refuses to let the network in where nobody has to say who they are, unless that was
-    /// asked for in so many words.
-    fn check_exposure(&self, reader: &mut Reader) {
-        if self.access.password_file.is_some() || self.access.allow_anonymous {
-            return;
-        }
-        for address in self
-            .mqtt
-            .listen
-            .iter()
-            .filter(|address| !address.is_loopback())
-        {
-            let why = format!(
-                "{address} can be reached from other machines, and there are no users: \
-                 name them with access.password_file (`tidings passwd` writes one), \
-                 or let everyone in with access.allow_anonymous = true"
-            );
-            reader.conflict(reader.origin("mqtt.listen"), "mqtt.listen", why);
-        }
     }
 
     /// What is allowed but hardly meant. To be logged once at start, and shown by `check`.

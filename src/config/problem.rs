@@ -146,7 +146,7 @@ pub(crate) fn nearest<'a>(
     candidates
         .map(|key| (edit_distance(name, key), key))
         .min()
-        .filter(|(distance, key)| *distance <= (key.len() / 4).max(2))
+        .filter(|(distance, key)| *distance <= (key.len() / 4).clamp(1, 3))
         .map(|(_, key)| key)
 }
 

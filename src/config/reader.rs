@@ -19,6 +19,8 @@ pub(crate) struct Reader {
     /// By dotted key, lowest layer first.
     entries: BTreeMap<String, Vec<Entry>>,
     known: Vec<&'static str>,
+    /// The sections that there are: those of the defaults.
+    sections: Vec<String>,
     problems: Vec<Problem>,
 }
 
@@ -33,6 +35,7 @@ impl Reader {
         let mut reader = Reader {
             entries: BTreeMap::new(),
             known: Vec::new(),
+            sections: defaults.iter().map(|section| section.key.clone()).collect(),
             problems: Vec::new(),
         };
         reader.document(defaults);
@@ -43,14 +46,14 @@ impl Reader {
     pub fn document(&mut self, sections: Vec<Member>) {
         for section in sections {
             match section.value.value {
-                Value::Table(settings) => {
+                Value::Table(settings) if self.sections.contains(&section.key) => {
                     for setting in settings {
                         let key = format!("{}.{}", section.key, setting.key);
                         self.add(key, setting.key_at, setting.value);
                     }
                 }
-                // A value outside of every section: of the right name it has the wrong
-                // type, any other is unknown. `finish` tells the two apart.
+                // A section that does not exist, or a value outside of every section. `finish`
+                // tells them apart.
                 _ => self.add(section.key, section.key_at, section.value),
             }
         }
@@ -108,33 +111,31 @@ impl Reader {
     pub fn finish(mut self) -> Vec<Problem> {
         let known = std::mem::take(&mut self.known);
         let environment: Vec<String> = known.iter().map(|key| environment_name(key)).collect();
-        let sections: Vec<&str> = known
-            .iter()
-            .filter_map(|key| Some(key.split_once('.')?.0))
-            .collect();
         for (key, entries) in &self.entries {
             if known.contains(&key.as_str()) || environment.contains(key) {
                 continue;
             }
-            for entry in entries {
-                let kind = if sections.contains(&key.as_str())
-                    && !matches!(entry.key_at, Origin::Set(_))
-                {
-                    let found = entry.value.value.describe();
-                    ProblemKind::Value {
-                        found,
-                        expected: format!("a section: [{key}]"),
+            for Entry { key_at, value } in entries {
+                let nearest = match key_at {
+                    Origin::Environment(_) => {
+                        nearest(key, '\0', environment.iter().map(String::as_str))
                     }
-                } else if matches!(entry.key_at, Origin::Environment(_)) {
-                    let names = environment.iter().map(String::as_str);
-                    let nearest = nearest(key, '\0', names).map(str::to_owned);
-                    ProblemKind::UnknownKey { nearest }
-                } else {
-                    let nearest = nearest(key, '.', known.iter().copied()).map(str::to_owned);
-                    ProblemKind::UnknownKey { nearest }
+                    _ if key.contains('.') => nearest(key, '.', known.iter().copied()),
+                    _ => nearest(key, '\0', self.sections.iter().map(String::as_str)),
+                };
+                let kind = match nearest {
+                    // Only a file has sections, and only there can one be mistaken for a setting.
+                    Some(section) if section == key && matches!(key_at, Origin::File { .. }) => {
+                        let found = value.value.describe();
+                        let expected = format!("a section: [{key}]");
+                        ProblemKind::Value { found, expected }
+                    }
+                    nearest => ProblemKind::UnknownKey {
+                        nearest: nearest.filter(|nearest| nearest != key).map(str::to_owned),
+                    },
                 };
                 let problem = Problem {
-                    at: entry.key_at.clone(),
+                    at: key_at.clone(),
                     key: key.clone(),
                     kind,
                 };

@@ -5,6 +5,7 @@ use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::access::AccessConfig;
 use super::listen::ListenAddress;
 use super::reader::Reader;
 
@@ -51,9 +52,9 @@ pub struct MqttConfig {
 }
 
 impl MqttConfig {
-    pub(super) fn read(r: &mut Reader) -> Self {
+    pub(super) fn read(r: &mut Reader, access: &AccessConfig) -> Self {
         let mut config = MqttConfig {
-            listen: read_listen(r),
+            listen: read_listen(r, access),
             max_packet_size: r.size("mqtt.max_packet_size", 64..=PACKET_MAX),
             connect_packet_size_max: r.size("mqtt.connect_packet_size_max", 64..=PACKET_MAX),
             connect_timeout: r.duration("mqtt.connect_timeout", MS..=HOUR),
@@ -90,13 +91,24 @@ impl MqttConfig {
     }
 }
 
-fn read_listen(r: &mut Reader) -> Vec<ListenAddress> {
+/// The network is not let in where nobody has to say who they are, unless that was asked for
+/// in so many words.
+fn read_listen(r: &mut Reader, access: &AccessConfig) -> Vec<ListenAddress> {
     let expected =
         "\"host:port\", such as \"127.0.0.1:1883\" or \"[::1]:1883\", or an array of them";
+    let open_to_all = access.password_file.is_none() && !access.allow_anonymous;
     let mut listen: Vec<ListenAddress> = Vec::new();
     for (address, at) in r.list("mqtt.listen", expected, |text| {
         text.parse::<ListenAddress>().ok()
     }) {
+        if open_to_all && !address.is_loopback() {
+            let why = format!(
+                "{address} can be reached from other machines, and there are no users: \
+                 name them with access.password_file (`tidings passwd` writes one), \
+                 or let everyone in with access.allow_anonymous = true"
+            );
+            r.conflict(at.clone(), "mqtt.listen", why);
+        }
         if address.port() != 0 && listen.contains(&address) {
             r.conflict(at, "mqtt.listen", format!("{address} is listed twice"));
         }
@@ -245,7 +257,7 @@ pub enum LogFormat {
 
 impl LogConfig {
     pub(super) fn read(r: &mut Reader) -> Self {
-        let expected = "\"error\", \"warn\", \"info\", \"debug\", \"trace\" or \"off\", or a list of such as \"info,tidings::access=debug\"";
+        let expected = "\"error\", \"warn\", \"info\", \"debug\", \"trace\" or \"off\", or a list such as \"info,tidings::access=debug\"";
         LogConfig {
             level: r.string("log.level", expected, |text| {
                 crate::ops::logging::level_is_valid(text).then(|| text.to_owned())
