@@ -54,7 +54,7 @@ impl Session {
     pub(super) fn after_delivery(&self, state: &mut State, wakers: &mut Vec<Waker>) {
         self.refresh_readiness(state);
         if let Some(link) = &mut state.link
-            && (!link.outbox.is_empty() || link.closing.is_some())
+            && ((!link.outbox.is_empty() && !link.blocked) || link.closing.is_some())
             && let Some(waker) = link.waker.take()
         {
             wakers.push(waker);
@@ -156,16 +156,13 @@ pub(super) fn deliver_message(
         return;
     }
     if qos == QoS::AtMostOnce {
-        match &mut state.link {
-            Some(link) => {
-                send_qos0(link, &message, retain, through.as_deref(), cx);
-                return;
-            }
-            None if !(cx.limits.queue_qos0 && state.is_persistent()) => {
-                cx.tally.dropped(Drop::Absent, 1);
-                return;
-            }
-            None => {}
+        if let Some(link) = &mut state.link {
+            send_qos0(link, &message, retain, through.as_deref(), cx);
+            return;
+        }
+        if !(cx.limits.queue_qos0 && state.is_persistent()) {
+            cx.tally.dropped(Drop::Absent, 1);
+            return;
         }
     }
     let slot = Slot {
@@ -237,7 +234,7 @@ fn send(
 fn enqueue(state: &mut State, slot: Slot, cx: &mut Context<'_>) -> bool {
     let size = slot.message.as_ref().map_or(0, |message| message.size());
     let limits = cx.limits;
-    let mut full = |state: &State| {
+    let full = |state: &State| {
         state.outgoing.len() >= limits.queue_messages_max
             || (state.outgoing.bytes() + size) as u64 > limits.queue_bytes_max
             || cx.stats.queued_bytes.get() > limits.memory_queue_bytes_max

@@ -10,7 +10,7 @@ use super::Broker;
 use super::deliver::pump;
 use super::outbox::Outbox;
 use super::outgoing::Acknowledgement;
-use super::session::{Closing, Session};
+use super::session::{Closing, Link, Session, State};
 
 /// What became of a QoS 2 PUBLISH before it is routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum Received {
 
 impl Broker {
     /// Moves what waits for this connection to `out`, and remembers whom to wake for more. True if
-    /// Retained Messages wait to be replayed.
+    /// there is more than an outbox may hold: to be called again once this is written.
     ///
     /// # Errors
     /// Why the connection must end; what waits was moved all the same.
@@ -46,21 +46,42 @@ impl Broker {
             pump(&mut state, cx.limits, cx.stats, cx.now, cx.tally);
             session.refresh_readiness(&state);
         }
-        let replaying = !state.replays.is_empty();
-        let Some(link) = state.link_of(epoch) else {
+        let State { link, outgoing, replays, .. } = &mut *state;
+        let Some(link) = link else {
             return Err(Closing::TakenOver);
         };
+        let more = !replays.is_empty()
+            || (outgoing.has_waiting() && outgoing.room(link.receive_maximum) > 0);
         if !link.outbox.is_empty() {
             out.append(&mut link.outbox);
             link.outbox_messages = 0;
         }
-        if let Some(why) = link.closing {
-            return Err(why);
+        link.blocked = false;
+        match link.closing {
+            Some(why) => Err(why),
+            None => {
+                link.watch(waker);
+                Ok(more)
+            }
         }
-        if !link.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            link.waker = Some(waker.clone());
+    }
+
+    /// Remembers whom to wake when this connection must end, and for nothing else: its client does
+    /// not take what it has already.
+    ///
+    /// # Errors
+    /// Why the connection must end.
+    pub fn watch(&self, session: &Session, epoch: u64, waker: &Waker) -> Result<(), Closing> {
+        let mut state = session.lock();
+        let link = state.link_of(epoch).ok_or(Closing::TakenOver)?;
+        link.blocked = true;
+        match link.closing {
+            Some(why) => Err(why),
+            None => {
+                link.watch(waker);
+                Ok(())
+            }
         }
-        Ok(replaying)
     }
 
     /// Takes in acknowledgements, in the order in which they came, and sends what they make room
@@ -122,5 +143,13 @@ impl Broker {
             state.received.shrink_to_fit();
         }
         known
+    }
+}
+
+impl Link {
+    fn watch(&mut self, waker: &Waker) {
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
     }
 }

@@ -33,6 +33,7 @@ pub mod outgoing;
 mod publish;
 mod replay;
 mod retained;
+mod rights;
 pub mod session;
 mod shared;
 pub mod stats;
@@ -52,7 +53,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tidings_protocol::topic::TopicLimits;
 
 pub use close::Ending;
-pub use message::{Publication, Run};
+pub use message::{Publication, Run, SHARED_PAYLOAD_MIN};
 pub use open::{Open, OpenError, Opened};
 pub use publish::{Batch, Published, Refused, Route, RouteCache};
 pub use subscribe::Request;
@@ -81,9 +82,12 @@ pub struct Broker {
     next_session: AtomicU64,
     table: SubscriptionTable,
     retained: Retained,
+    /// How far the search for expired Retained Messages has got.
+    retained_looked_at: Mutex<Option<Arc<str>>>,
     timers: Mutex<Timers>,
     delayed_wills: AtomicU64,
     stopping: AtomicBool,
+    rights: AtomicU64,
     hasher: RandomState,
     connecting: Box<[Mutex<()>]>,
     topics: Box<[Mutex<()>]>,
@@ -102,9 +106,11 @@ impl Broker {
             next_session: AtomicU64::new(1),
             table: SubscriptionTable::default(),
             retained: Retained::default(),
+            retained_looked_at: Mutex::default(),
             timers: Mutex::default(),
             delayed_wills: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            rights: AtomicU64::new(0),
             hasher: RandomState::default(),
             connecting: stripes(),
             topics: stripes(),

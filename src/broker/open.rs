@@ -11,7 +11,7 @@ use super::deliver::pump;
 use super::encode::OutgoingAliases;
 use super::outbox::Outbox;
 use super::publish::Batch;
-use super::session::{Closing, Link, NEVER, Session, State};
+use super::session::{Closing, Link, Session, State};
 use super::timers::Kind;
 use super::will::Will;
 use crate::access::Principal;
@@ -140,6 +140,7 @@ impl Broker {
             outbox: Outbox::default(),
             outbox_messages: 0,
             waker: None,
+            blocked: false,
             receive_maximum: open.receive_maximum,
             packet_size_max: open.packet_size_max,
             aliases: (open.topic_alias_maximum > 0)
@@ -190,14 +191,5 @@ impl Broker {
         state
             .take_will()
             .filter(|due| !goes_on || due.will.delay_secs == 0)
-    }
-}
-
-/// The interval in force: what the client asked for, bounded by the server's maximum in seconds.
-pub fn bounded_expiry(asked: u32, maximum: u64) -> u32 {
-    match u32::try_from(maximum) {
-        Ok(0) => asked,
-        Ok(maximum) => asked.min(maximum),
-        Err(_) => asked.min(NEVER),
     }
 }

@@ -305,6 +305,28 @@ impl Outgoing {
         oldest.is_some()
     }
 
+    /// Takes messages that were never sent out of the queue, if `unwanted`; answers how many.
+    pub fn drop_waiting(&mut self, unwanted: impl Fn(&Message) -> bool) -> u64 {
+        let mut dropped = 0;
+        let mut at = self.next;
+        while at < self.slots.len() {
+            let slot = &self.slots[at];
+            let waits = slot.progress == Progress::Queued && !slot.dup;
+            if waits && slot.message.as_ref().is_some_and(|message| unwanted(message)) {
+                let before = self.slots.len();
+                self.complete(at);
+                dropped += 1;
+                if self.slots.len() < before {
+                    // It was at the front, and is gone with what was done behind it.
+                    at = (at + 1).saturating_sub(before - self.slots.len());
+                    continue;
+                }
+            }
+            at += 1;
+        }
+        dropped
+    }
+
     /// Everything that is not complete, oldest first; the queue is empty afterwards.
     pub fn take_all(&mut self) -> impl Iterator<Item = Slot> + use<> {
         let slots = std::mem::take(&mut self.slots);

@@ -112,6 +112,8 @@ pub struct Link {
     pub outbox_messages: usize,
     /// Wakes the task that writes; taken by the first who adds something.
     pub waker: Option<Waker>,
+    /// Its client does not take what was written: there is no use in waking its task for more.
+    pub blocked: bool,
     /// Messages of QoS 1 and 2 that may be in flight towards it [MQTT-3.3.4-9].
     pub receive_maximum: u16,
     /// The longest packet it accepts [MQTT-3.1.2-24].

@@ -48,6 +48,8 @@ pub enum Drop {
     SessionEnded,
     /// The publisher has no right to publish there.
     PublishDenied,
+    /// The receiver's right to receive it was withdrawn while it waited.
+    ReceiveDenied,
     /// The limit of retained messages is reached.
     RetainedFull,
     /// A payload that is not the UTF-8 it is declared to be.
@@ -55,7 +57,7 @@ pub enum Drop {
 }
 
 /// All reasons, with the names under which they are shown.
-pub const DROPS: [(Drop, &str); 9] = [
+pub const DROPS: [(Drop, &str); 10] = [
     (Drop::SlowReceiver, "slow_receiver"),
     (Drop::Absent, "absent"),
     (Drop::QueueFull, "queue_full"),
@@ -63,6 +65,7 @@ pub const DROPS: [(Drop, &str); 9] = [
     (Drop::TooLarge, "too_large"),
     (Drop::SessionEnded, "session_ended"),
     (Drop::PublishDenied, "publish_denied"),
+    (Drop::ReceiveDenied, "receive_denied"),
     (Drop::RetainedFull, "retained_full"),
     (Drop::PayloadFormat, "payload_format"),
 ];

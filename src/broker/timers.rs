@@ -12,6 +12,9 @@ use super::Broker;
 use super::clock::Millis;
 use super::session::{Closing, Session};
 
+/// Retained Messages looked at in one tick for those that have expired.
+const RETAINED_LOOKED_AT: usize = 1000;
+
 /// What a deadline is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -89,6 +92,8 @@ impl Broker {
                 Kind::Will => self.will_due(&session, timer.epoch),
             }
         }
+        let mut after = self.retained_looked_at.lock();
+        *after = self.retained.expire(after.as_deref(), RETAINED_LOOKED_AT, now);
     }
 
     /// Ends a connection that was silent for too long [MQTT-3.1.2-22], or sets the deadline anew.

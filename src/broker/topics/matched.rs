@@ -41,13 +41,6 @@ pub struct Matched {
     pub groups: Vec<Arc<Group>>,
 }
 
-impl Matched {
-    /// Whether nobody receives it.
-    pub fn is_empty(&self) -> bool {
-        self.targets.is_empty() && self.groups.is_empty()
-    }
-}
-
 /// Gathers subscribers under the table's lock; sorting and rights come after it.
 #[derive(Default)]
 pub(super) struct Collector {

@@ -12,6 +12,6 @@ mod set;
 mod table;
 mod trie;
 
-pub use matched::{Matched, Own, Target};
-pub use set::{Subscriber, SubscriberSet, Terms};
+pub use matched::{Matched, Own};
+pub use set::{Subscriber, Terms};
 pub use table::{SubscriptionTable, Subscribed};
