@@ -1,0 +1,69 @@
+//! A broker of the scenario's own: in this process, on a port that the system chooses, in a directory that goes with it.
+
+use std::net::SocketAddr;
+
+use tempfile::TempDir;
+use tidings::Server;
+use tidings::config::Config;
+
+use super::wire::{ConnAck, Connect, Version};
+use super::Client;
+
+pub struct Broker {
+    pub address: SocketAddr,
+    server: Option<Server>,
+    directory: TempDir,
+}
+
+impl Broker {
+    /// With the defaults, except that anybody may connect.
+    pub async fn start() -> Broker {
+        Broker::with(|_| {}).await
+    }
+
+    /// With the settings that `adjust` changes.
+    pub async fn with(adjust: impl FnOnce(&mut Config)) -> Broker {
+        let directory = scratch();
+        let mut config = Config::default();
+        config.mqtt.listen = vec!["127.0.0.1:0".to_owned()];
+        config.store.path = directory.path().join("data");
+        config.access.allow_anonymous = true;
+        adjust(&mut config);
+        let server = Server::start(config).await.expect("the broker starts");
+        let address = server.addresses().mqtt[0];
+        Broker { address, server: Some(server), directory }
+    }
+
+    /// This broker's own directory, for files that its configuration names.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    pub async fn connect(&self, connect: Connect) -> Client {
+        Client::connect(self.address, connect).await
+    }
+
+    /// A clean version 5 client without options.
+    pub async fn client(&self, client_id: &str) -> Client {
+        self.connect(Connect::v5(client_id)).await
+    }
+
+    /// The client and what it was answered, whatever that is.
+    pub async fn attempt(&self, connect: Connect) -> (Client, ConnAck) {
+        Client::attempt(self.address, connect).await
+    }
+
+    /// A network connection without CONNECT.
+    pub async fn open(&self, version: Version) -> Client {
+        Client::open(self.address, version).await
+    }
+
+    /// Graceful, as at SIGTERM.
+    pub async fn shutdown(mut self) {
+        self.server.take().expect("it runs until here").shutdown().await;
+    }
+}
+
+pub fn scratch() -> TempDir {
+    tempfile::Builder::new().prefix("tidings-it-").tempdir().expect("a temporary directory")
+}
