@@ -4,4 +4,11 @@
 mod harness;
 
 mod connect;
+mod flow;
+mod properties;
 mod publish_qos;
+mod retained;
+mod session;
+mod shared;
+mod subscribe;
+mod will;

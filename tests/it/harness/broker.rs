@@ -18,17 +18,19 @@ pub struct Broker {
 impl Broker {
     /// With the defaults, except that anybody may connect.
     pub async fn start() -> Broker {
-        Broker::with(|_| {}).await
+        Broker::with("").await
     }
 
-    /// With the settings that `adjust` changes.
-    pub async fn with(adjust: impl FnOnce(&mut Config)) -> Broker {
-        let directory = scratch();
-        let mut config = Config::default();
+    /// With these settings, written as in `broker.toml`: `"mqtt.receive_maximum = 2"` or whole sections.
+    pub async fn with(settings: &str) -> Broker {
+        Broker::within(scratch(), settings).await
+    }
+
+    /// With files that are already in `directory`; in the settings, `{dir}` stands for its path.
+    pub async fn within(directory: TempDir, settings: &str) -> Broker {
+        let mut config = configuration(&directory, settings);
         config.mqtt.listen = vec!["127.0.0.1:0".to_owned()];
         config.store.path = directory.path().join("data");
-        config.access.allow_anonymous = true;
-        adjust(&mut config);
         let server = Server::start(config).await.expect("the broker starts");
         let address = server.addresses().mqtt[0];
         Broker { address, server: Some(server), directory }
@@ -62,6 +64,11 @@ impl Broker {
     pub async fn shutdown(mut self) {
         self.server.take().expect("it runs until here").shutdown().await;
     }
+}
+
+fn configuration(directory: &TempDir, settings: &str) -> Config {
+    let settings = settings.replace("{dir}", directory.path().to_str().expect("a path of UTF-8"));
+    Config::from_toml(&settings).unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
 pub fn scratch() -> TempDir {

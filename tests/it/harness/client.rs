@@ -284,6 +284,28 @@ impl Client {
         }
     }
 
+    /// All bytes up to the broker's end of the connection.
+    pub async fn bytes_until_closed(&mut self) -> Vec<u8> {
+        loop {
+            let mut chunk = [0; 4096];
+            match timeout(DEADLINE, self.stream.read(&mut chunk)).await {
+                Ok(Ok(0)) | Ok(Err(_)) => return std::mem::take(&mut self.unread),
+                Ok(Ok(length)) => self.unread.extend_from_slice(&chunk[..length]),
+                Err(_) => self.fail("not closed in time"),
+            }
+        }
+    }
+
+    /// CONNACK with this reason code, without a session, then the end of the connection.
+    pub async fn expect_connack_refusal(&mut self, reason: Reason) -> ConnAck {
+        let connack = self.expect_connack().await;
+        if connack.reason != reason || connack.session_present {
+            self.fail(&format!("expected CONNACK {reason:?}, got {connack:?}"));
+        }
+        self.expect_closed().await;
+        connack
+    }
+
     /// Version 5: DISCONNECT with this reason, then the end of the connection.
     pub async fn expect_disconnect(&mut self, reason: Reason) -> Disconnect {
         match self.next_or_closed().await {
@@ -428,7 +450,11 @@ impl Client {
         )
     }
 
-    fn note(&mut self, line: String) {
+    fn note(&mut self, mut line: String) {
+        if let Some((cut, _)) = line.char_indices().nth(300) {
+            line.truncate(cut);
+            line.push('…');
+        }
         self.transcript.push(line);
     }
 }

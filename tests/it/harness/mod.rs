@@ -53,3 +53,9 @@ pub fn subscription_identifiers(properties: &[Property]) -> Vec<u32> {
     found.sort_unstable();
     found
 }
+
+/// Lets real time pass, for promises that are themselves about durations. What a scenario asserts afterwards must be
+/// true at any later moment too, so that a slow machine cannot make it fail.
+pub async fn elapse(seconds: u64) {
+    tokio::time::sleep(std::time::Duration::from_millis(seconds * 1000 + 100)).await;
+}
