@@ -5,6 +5,7 @@ mod harness;
 
 mod connect;
 mod flow;
+mod malformed;
 mod properties;
 mod publish_qos;
 mod retained;

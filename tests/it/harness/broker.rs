@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tempfile::TempDir;
 use tidings::Server;
-use tidings::config::Config;
+use tidings::config::{Config, Sources};
 
 use super::wire::{ConnAck, Connect, Version};
 use super::Client;
@@ -16,7 +16,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// With the defaults, except that anybody may connect.
+    /// With the defaults.
     pub async fn start() -> Broker {
         Broker::with("").await
     }
@@ -28,10 +28,7 @@ impl Broker {
 
     /// With files that are already in `directory`; in the settings, `{dir}` stands for its path.
     pub async fn within(directory: TempDir, settings: &str) -> Broker {
-        let mut config = configuration(&directory, settings);
-        config.mqtt.listen = vec!["127.0.0.1:0".to_owned()];
-        config.store.path = directory.path().join("data");
-        let server = Server::start(config).await.expect("the broker starts");
+        let server = Server::start(configuration(&directory, settings)).await.expect("the broker starts");
         let address = server.addresses().mqtt[0];
         Broker { address, server: Some(server), directory }
     }
@@ -67,8 +64,11 @@ impl Broker {
 }
 
 fn configuration(directory: &TempDir, settings: &str) -> Config {
-    let settings = settings.replace("{dir}", directory.path().to_str().expect("a path of UTF-8"));
-    Config::from_toml(&settings).unwrap_or_else(|problems| panic!("{problems:?}"))
+    let path = directory.path().to_str().expect("a path of UTF-8");
+    let sources = Sources::new()
+        .file("the scenario's settings", settings.replace("{dir}", path))
+        .set(["mqtt.listen=127.0.0.1:0".to_owned(), format!("store.path={path}/data")]);
+    Config::load(&sources).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 pub fn scratch() -> TempDir {
