@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod auth;
 mod connect;
 mod flow;
 mod malformed;

@@ -8,7 +8,8 @@
 
 mod broker;
 mod client;
-mod process;
+pub mod credentials;
+pub mod process;
 pub mod wire;
 
 pub use broker::{Broker, scratch};
