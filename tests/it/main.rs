@@ -4,13 +4,17 @@
 mod harness;
 
 mod auth;
+mod config;
 mod connect;
 mod flow;
+mod limits;
 mod malformed;
 mod properties;
 mod publish_qos;
 mod retained;
 mod session;
 mod shared;
+mod shutdown;
 mod subscribe;
+mod sys;
 mod will;
