@@ -8,9 +8,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use tidings::Server;
 use tidings::config::{Config, DEFAULTS, Problems};
 use tidings::ops::{files, logging, systemd};
+use tidings::{Server, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -81,7 +81,12 @@ fn check_open_files(config: &Config) {
 async fn run(options: &ConfigOptions, config: Config) -> anyhow::Result<()> {
     // Before anything is bound, so that no signal is missed.
     let mut signals = Signals::new().context("signals cannot be received")?;
-    let server = Server::start(config).await?;
+    let mut server = match Server::start(config).await {
+        Ok(server) => server,
+        // Told apart for the exit code: the password file is part of the configuration.
+        Err(StartError::Config(problems)) => return Err(problems.into()),
+        Err(error) => return Err(error.into()),
+    };
     let mqtt: Vec<String> = server
         .addresses()
         .mqtt
@@ -98,7 +103,7 @@ async fn run(options: &ConfigOptions, config: Config) -> anyhow::Result<()> {
 
     while let Wanted::Reload = signals.next().await {
         systemd::reloading();
-        match reload(&server, options).await {
+        match reload(&mut server, options).await {
             Ok(()) => info!("configuration reloaded"),
             Err(error) => error!("the configuration stays as it was: {error:#}"),
         }
@@ -115,13 +120,13 @@ async fn run(options: &ConfigOptions, config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn reload(server: &Server, options: &ConfigOptions) -> anyhow::Result<()> {
+async fn reload(server: &mut Server, options: &ConfigOptions) -> anyhow::Result<()> {
     let options = options.clone();
     let config = tokio::task::spawn_blocking(move || options.load()).await??;
     for warning in config.warnings() {
         warn!("{warning}");
     }
-    server.reload(config).await?;
+    server.reload(config)?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 //! file that is damaged is not touched: what its lines were meant to be is not ours to guess.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -23,10 +23,10 @@ use super::terminal;
 pub struct Options {
     /// The password file
     file: PathBuf,
-    /// The user; the password is asked for twice, unless --stdin is given
+    /// The user; the password is asked for twice on a terminal, or else read from standard input
     #[arg(required_unless_present = "batch")]
     user: Option<String>,
-    /// Read the password from standard input, a single line
+    /// Read the password from standard input, a single line, even if that is a terminal
     #[arg(long)]
     stdin: bool,
     /// Read any number of lines user:password from standard input
@@ -57,10 +57,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         }
         Some(user) => {
             check_user_name(user).map_err(anyhow::Error::msg)?;
-            let password = if options.stdin {
-                one_line(io::stdin().lock())?
-            } else {
-                ask()?
+            let password = match options.stdin || !io::stdin().is_terminal() {
+                true => one_line(io::stdin().lock())?,
+                false => ask()?,
             };
             passwords.set(user, &password, scram)?;
         }
