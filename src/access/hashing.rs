@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
 
 use super::AuthError;
-use super::scram::{constant_time_eq, hmac};
+use super::crypto::{constant_time_eq, hmac};
 use super::users::User;
 
 /// How many logins wait for a thread: what two threads can do within a connect timeout of
@@ -83,4 +83,63 @@ pub(super) fn is_known(user: &User, digest: &[u8; 32]) -> bool {
     user.known()
         .get()
         .is_some_and(|known| constant_time_eq(known, digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::line;
+    use super::super::users::Users;
+    use super::*;
+
+    fn user() -> Arc<User> {
+        let users = Users::parse(&"passwd".into(), line("bob", "secret", None).as_bytes());
+        users.unwrap().get("bob").unwrap().clone()
+    }
+
+    #[tokio::test]
+    async fn one_more_than_can_wait_is_told_that_we_are_busy() {
+        let hashing = Hashing {
+            waiting_max: 2,
+            ..Hashing::new(1)
+        };
+        let busy_thread = hashing.threads.clone().acquire_owned().await.unwrap();
+        let verify = || hashing.verify(user(), b"secret");
+        let (mut first, mut second) = (Box::pin(verify()), Box::pin(verify()));
+        let pause = Duration::from_millis(1);
+        assert!(
+            tokio::time::timeout(pause, &mut first).await.is_err(),
+            "it waits"
+        );
+        assert!(
+            tokio::time::timeout(pause, &mut second).await.is_err(),
+            "it waits"
+        );
+        assert_eq!(verify().await, Err(AuthError::Busy));
+        // Who gives up makes room.
+        drop(second);
+        let mut third = Box::pin(verify());
+        assert!(
+            tokio::time::timeout(pause, &mut third).await.is_err(),
+            "it waits"
+        );
+        drop(busy_thread);
+        assert_eq!((first.await, third.await), (Ok(true), Ok(true)));
+        assert_eq!(hashing.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn digests_tell_names_passwords_and_keys_apart() {
+        let all = [
+            digest(&[0; 32], "ab", b"c"),
+            digest(&[0; 32], "a", b"bc"),
+            digest(&[0; 32], "a", b"bcd"),
+            digest(&[1; 32], "ab", b"c"),
+        ];
+        for (i, one) in all.iter().enumerate() {
+            assert!(all[i + 1..].iter().all(|other| one != other));
+        }
+        assert_eq!(all[0], digest(&[0; 32], "ab", b"c"));
+    }
 }

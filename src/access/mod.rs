@@ -8,13 +8,16 @@
 //!
 //! Start with `rights` for what rules mean, with `users` for the password file.
 
+mod crypto;
 mod hashing;
 mod overlap;
 mod principal;
 mod rights;
 mod scram;
-pub mod topic;
+#[cfg(test)]
+mod tests;
 mod users;
+mod verifier;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,15 +26,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 pub use principal::Principal;
-pub use scram::{
+pub use users::{
+    check_name as check_user_name, check_text as check_password_file,
+    format_line as format_password_line, name_of as user_of_password_line,
+};
+pub use verifier::{
     ITERATIONS_DEFAULT as SCRAM_ITERATIONS_DEFAULT, ITERATIONS_MIN as SCRAM_ITERATIONS_MIN,
 };
-pub use users::{check_name as check_user_name, format_line as format_password_line};
 
 use crate::config::{AccessConfig, Config, Problems, Rule, Subject, Template};
+use crypto::random;
 use hashing::Hashing;
 use rights::Rights;
 use users::{User, Users};
+use verifier::Verifier;
 
 /// Why a client is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -211,7 +219,7 @@ impl Access {
     }
 
     /// The user's SCRAM verifier; and one to imitate where there is none.
-    fn scram_verifier(&self, user: &str) -> (Option<scram::Verifier>, Option<scram::Verifier>) {
+    fn scram_verifier(&self, user: &str) -> (Option<Verifier>, Option<Verifier>) {
         let state = self.0.state.load();
         let own = state.users.get(user).and_then(|user| user.scram()).cloned();
         let choice = hashing::digest(&self.0.key, user, b"");
@@ -230,7 +238,7 @@ impl Access {
         &self,
         client_id: &str,
         user: &str,
-        verifier: &scram::Verifier,
+        verifier: &Verifier,
     ) -> Result<Principal, AuthError> {
         let state = self.0.state.load();
         let user = state
@@ -330,9 +338,4 @@ impl Policy {
             Some(user) => self.named.get(user).unwrap_or(&self.others).clone(),
         }
     }
-}
-
-/// Fills the buffer from the system's source of randomness.
-fn random(buffer: &mut [u8]) {
-    getrandom::fill(buffer).expect("a broker without randomness must not let anyone in");
 }

@@ -75,6 +75,11 @@ impl Principal {
         self.0.user.as_ref()
     }
 
+    #[cfg(test)]
+    pub(super) fn rights_address(&self) -> *const Rights {
+        Arc::as_ptr(&self.0.rights)
+    }
+
     pub(super) fn generation(&self) -> u64 {
         self.0.generation
     }

@@ -3,103 +3,14 @@
 //! The client proves that it knows the password without sending it, and the server that it
 //! knows the verifier. Nothing here takes long: the hashing is the client's work.
 
-use std::fmt;
-
-use ::hmac::{Hmac, KeyInit, Mac};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use sha2::{Digest, Sha256};
 
+use super::crypto::{constant_time_eq, hmac, random, sha256, xor};
+use super::verifier::Verifier;
 use super::{Access, AuthError, Exchange, Step};
 
-pub(super) const METHOD: &str = "SCRAM-SHA-256";
-
-/// RFC 7677 asks for at least 4096 and names 15000 as what a machine of its day took a tenth
-/// of a second for. It is the client that spends it, at each login.
-pub const ITERATIONS_DEFAULT: u32 = 15_000;
-pub const ITERATIONS_MIN: u32 = 4096;
-const ITERATIONS_MAX: u32 = 10_000_000;
-const SALT_BYTES: usize = 16;
-
-/// What a server keeps instead of the password.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Verifier {
-    iterations: u32,
-    salt: Vec<u8>,
-    stored_key: [u8; 32],
-    server_key: [u8; 32],
-}
-
-impl Verifier {
-    /// Derives the verifier of a password. Takes as long as the iterations make it.
-    pub fn derive(password: &str, salt: &[u8], iterations: u32) -> Self {
-        let salted = salted_password(password, salt, iterations);
-        Verifier {
-            iterations,
-            salt: salt.to_vec(),
-            stored_key: sha256(&hmac(&salted, &[b"Client Key"])),
-            server_key: hmac(&salted, &[b"Server Key"]),
-        }
-    }
-
-    /// Reads what [`fmt::Display`] writes.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let bad = |what: &str| format!("the SCRAM verifier {what}");
-        let fields: Vec<&str> = text.split('$').collect();
-        let [METHOD, iterations, salt, stored_key, server_key] = fields[..] else {
-            return Err(bad(
-                "is not of the form SCRAM-SHA-256$iterations$salt$StoredKey$ServerKey",
-            ));
-        };
-        let iterations = iterations
-            .parse()
-            .ok()
-            .filter(|iterations| (ITERATIONS_MIN..=ITERATIONS_MAX).contains(iterations))
-            .ok_or_else(|| {
-                bad(&format!(
-                    "has no iteration count from {ITERATIONS_MIN} to {ITERATIONS_MAX}"
-                ))
-            })?;
-        let salt = BASE64.decode(salt).ok().filter(|salt| salt.len() >= 8);
-        let key = |text| {
-            BASE64
-                .decode(text)
-                .ok()
-                .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
-        };
-        Ok(Verifier {
-            iterations,
-            salt: salt.ok_or_else(|| bad("has no salt of at least eight bytes in base64"))?,
-            stored_key: key(stored_key)
-                .ok_or_else(|| bad("has no StoredKey of 32 bytes in base64"))?,
-            server_key: key(server_key)
-                .ok_or_else(|| bad("has no ServerKey of 32 bytes in base64"))?,
-        })
-    }
-
-    /// For a user that does not exist, or has no verifier: to a client it looks like one, and
-    /// each time like the same one, but no proof fits it. `like` lends its iteration count.
-    fn pretend(key: &[u8; 32], user: &str, like: Option<&Verifier>) -> Self {
-        let salt = hmac(key, &[b"scram salt", user.as_bytes()]);
-        Verifier {
-            iterations: like.map_or(ITERATIONS_DEFAULT, |verifier| verifier.iterations),
-            salt: salt[..like
-                .map_or(SALT_BYTES, |verifier| verifier.salt.len())
-                .min(salt.len())]
-                .to_vec(),
-            stored_key: hmac(key, &[b"scram stored key", user.as_bytes()]),
-            server_key: hmac(key, &[b"scram server key", user.as_bytes()]),
-        }
-    }
-}
-
-impl fmt::Display for Verifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [salt, stored, server] =
-            [&self.salt[..], &self.stored_key, &self.server_key].map(|bytes| BASE64.encode(bytes));
-        write!(f, "{METHOD}${}${salt}${stored}${server}", self.iterations)
-    }
-}
+pub(super) use super::verifier::METHOD;
 
 /// The server's side of one authentication.
 pub(super) struct Server {
@@ -134,7 +45,7 @@ struct Challenge {
 impl Server {
     pub fn new(access: Access, client_id: &str) -> Self {
         let mut nonce = [0; 18];
-        super::random(&mut nonce);
+        random(&mut nonce);
         Self::with_nonce(access, client_id, BASE64.encode(nonce))
     }
 
@@ -188,8 +99,8 @@ impl Server {
         let nonce = format!("{client_nonce}{}", self.nonce);
         let server_first = format!(
             "r={nonce},s={},i={}",
-            BASE64.encode(&verifier.salt),
-            verifier.iterations
+            BASE64.encode(verifier.salt()),
+            verifier.iterations()
         );
         let reply = server_first.clone().into_bytes();
         self.stage = Stage::ClientFinal(Box::new(Challenge {
@@ -231,9 +142,9 @@ impl Server {
             ..
         } = challenge;
         let auth_message = format!("{client_first_bare},{server_first},{without_proof}");
-        let signature = hmac(&verifier.stored_key, &[auth_message.as_bytes()]);
+        let signature = hmac(verifier.stored_key(), &[auth_message.as_bytes()]);
         let client_key = xor(&proof, &signature);
-        let proven = constant_time_eq(&sha256(&client_key), &verifier.stored_key);
+        let proven = constant_time_eq(&sha256(&client_key), verifier.stored_key());
         if !(proven && challenge.exists) {
             return Err(AuthError::BadCredentials);
         }
@@ -241,7 +152,7 @@ impl Server {
         let principal = self
             .access
             .scram_principal(&self.client_id, &challenge.user, verifier)?;
-        let server_signature = hmac(&verifier.server_key, &[auth_message.as_bytes()]);
+        let server_signature = hmac(verifier.server_key(), &[auth_message.as_bytes()]);
         let data = format!("v={}", BASE64.encode(server_signature)).into_bytes();
         Ok(Step::Done { principal, data })
     }
@@ -295,55 +206,274 @@ fn nonce_is_valid(nonce: &str) -> bool {
             .all(|byte| byte.is_ascii_graphic() && byte != b',')
 }
 
-/// `Hi` of RFC 5802: PBKDF2 with HMAC-SHA-256 and one block.
-fn salted_password(password: &str, salt: &[u8], iterations: u32) -> [u8; 32] {
-    // What SASLprep does not take is used as it is, as other servers do.
-    let prepared = stringprep::saslprep(password).unwrap_or(password.into());
-    let keyed = keyed(prepared.as_bytes());
-    let mut block: [u8; 32] = keyed
-        .clone()
-        .chain_update(salt)
-        .chain_update(1_u32.to_be_bytes())
-        .finalize()
-        .into_bytes()
-        .into();
-    let mut result = block;
-    for _ in 1..iterations {
-        block = keyed
-            .clone()
-            .chain_update(block)
-            .finalize()
-            .into_bytes()
-            .into();
-        result = xor(&result, &block);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::tests::{self, access_with};
+
+    /// The client's side, just enough of it to try the server.
+    struct Client {
+        password: &'static str,
+        first_bare: String,
     }
-    result
-}
 
-fn keyed(key: &[u8]) -> Hmac<Sha256> {
-    Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
-}
+    impl Client {
+        fn begin(user: &str, password: &'static str) -> (Client, String) {
+            let first_bare = format!("n={user},r=rOprNGfwEbeRWgbNEkqO");
+            let message = format!("n,,{first_bare}");
+            (
+                Client {
+                    password,
+                    first_bare,
+                },
+                message,
+            )
+        }
 
-/// HMAC-SHA-256 of the parts, one after the other.
-pub(super) fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    let mac = parts
-        .iter()
-        .fold(keyed(key), |mac, part| mac.chain_update(part));
-    mac.finalize().into_bytes().into()
-}
+        fn answer(&self, server_first: &str) -> (String, String) {
+            let field = |name: &str| {
+                server_first
+                    .split(',')
+                    .find_map(|field| field.strip_prefix(name))
+                    .unwrap()
+            };
+            let salt = BASE64.decode(field("s=")).unwrap();
+            let salted = crate::access::crypto::pbkdf2(
+                self.password.as_bytes(),
+                &salt,
+                field("i=").parse().unwrap(),
+            );
+            let client_key = hmac(&salted, &[b"Client Key"]);
+            let without_proof = format!("c=biws,r={}", field("r="));
+            let auth_message = format!("{},{server_first},{without_proof}", self.first_bare);
+            let signature = hmac(&sha256(&client_key), &[auth_message.as_bytes()]);
+            let proof = BASE64.encode(xor(&client_key, &signature));
+            let server_signature =
+                hmac(&hmac(&salted, &[b"Server Key"]), &[auth_message.as_bytes()]);
+            (
+                format!("{without_proof},p={proof}"),
+                format!("v={}", BASE64.encode(server_signature)),
+            )
+        }
+    }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
-}
+    fn text(step: Step) -> String {
+        match step {
+            Step::Continue(data) => String::from_utf8(data).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
 
-fn xor(a: &[u8; 32], b: &[u8; 32]) -> [u8; 32] {
-    std::array::from_fn(|i| a[i] ^ b[i])
-}
+    fn error(step: Step) -> AuthError {
+        match step {
+            Step::Failed(error) => error,
+            other => panic!("{other:?}"),
+        }
+    }
 
-/// Compares without telling by its duration where the first difference is.
-pub(super) fn constant_time_eq(a: &[u8; 32], b: &[u8; 32]) -> bool {
-    let difference = std::hint::black_box(xor(a, b))
-        .iter()
-        .fold(0, |all, byte| all | byte);
-    std::hint::black_box(difference) == 0
+    /// Both sides of a whole exchange; the server's last step.
+    fn run(access: &Access, user: &str, password: &'static str) -> Step {
+        let mut server = access.begin(METHOD, "c1").expect("the method is offered");
+        let (client, first) = Client::begin(user, password);
+        let challenge = text(server.step(first.as_bytes()));
+        let (last, expected) = client.answer(&challenge);
+        let step = server.step(last.as_bytes());
+        if let Step::Done { data, .. } = &step {
+            assert_eq!(String::from_utf8_lossy(data), expected);
+        }
+        assert!(
+            matches!(
+                server.step(last.as_bytes()),
+                Step::Failed(AuthError::Malformed(_))
+            ),
+            "it is over"
+        );
+        step
+    }
+
+    /// RFC 7677 §3.
+    #[test]
+    fn the_example_of_the_rfc() {
+        let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
+        let verifier = Verifier::derive("pencil", &salt, 4096);
+        let hash = tests::line("user", "pencil", None);
+        let (_file, access) = access_with(&format!("{hash}:{verifier}\n"), "");
+        let mut server =
+            Server::with_nonce(access, "c1", "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".to_owned());
+        assert_eq!(
+            text(server.step(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO")),
+            "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
+        );
+        let last = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+                    p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+        match server.step(last.as_bytes()) {
+            Step::Done { principal, data } => {
+                assert_eq!(data, b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+                assert_eq!(
+                    (principal.user(), principal.client_id()),
+                    (Some("user"), "c1")
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn users_get_in_with_their_password_and_nothing_else() {
+        let lines = [
+            ("bob", "secret", Some(4096)),
+            ("a,b=c", "secret", Some(5000)),
+            ("carol", "secret", None),
+        ];
+        let text = lines
+            .map(|(name, password, scram)| tests::line(name, password, scram))
+            .join("\n");
+        let (_file, access) = access_with(&text, "");
+        assert!(matches!(run(&access, "bob", "secret"), Step::Done { .. }));
+        assert!(matches!(
+            run(&access, "a=2Cb=3Dc", "secret"),
+            Step::Done { .. }
+        ));
+        for (user, password) in [
+            ("bob", "Secret"),
+            ("bob", ""),
+            // She has a password, but no verifier.
+            ("carol", "secret"),
+            ("nobody", "secret"),
+        ] {
+            assert_eq!(
+                error(run(&access, user, password)),
+                AuthError::BadCredentials,
+                "{user} {password}"
+            );
+        }
+    }
+
+    #[test]
+    fn whether_a_user_exists_is_not_told() {
+        let (_file, access) = access_with(&tests::line("bob", "secret", Some(5000)), "");
+        let challenge = |user| {
+            let mut server = access.begin(METHOD, "c1").unwrap();
+            let challenge = text(server.step(Client::begin(user, "").1.as_bytes()));
+            challenge.split_once(",s=").unwrap().1.to_owned()
+        };
+        // The same salt each time, of the same length, and the same iterations.
+        assert_eq!(challenge("nobody"), challenge("nobody"));
+        assert_ne!(challenge("nobody"), challenge("noone"));
+        assert_eq!(challenge("nobody").len(), challenge("bob").len());
+        assert!(challenge("nobody").ends_with(",i=5000"));
+    }
+
+    #[test]
+    fn malformed_messages_are_refused() {
+        let (_file, access) = access_with(&tests::line("bob", "secret", Some(4096)), "");
+        let begin = || access.begin(METHOD, "c1").unwrap();
+        for first in [
+            "n",
+            "n,",
+            "n,,",
+            "n,,n=bob",
+            "n,,n=,r=abc",
+            "n,,n=bob,r=",
+            "n,,n=bob,r=a b",
+            "n,,r=abc,n=bob",
+            "n,,n=b=b,r=abc",
+            "n,,m=x,n=bob,r=abc",
+            "p=tls-unique,,n=bob,r=abc",
+            "x,,n=bob,r=abc",
+            "n,a=b=b,n=bob,r=abc",
+            "n,,n=bob,r=\u{e9}",
+        ] {
+            assert!(
+                matches!(
+                    begin().step(first.as_bytes()),
+                    Step::Failed(AuthError::Malformed(_))
+                ),
+                "{first}"
+            );
+        }
+        assert!(matches!(
+            begin().step(b"n,,n=\xff,r=abc"),
+            Step::Failed(AuthError::Malformed(_))
+        ));
+        // To act for somebody else is not offered.
+        assert_eq!(
+            error(begin().step(b"n,a=eve,n=bob,r=abc")),
+            AuthError::NotAuthorized
+        );
+        assert!(matches!(
+            begin().step(b"n,a=bob,n=bob,r=abc"),
+            Step::Continue(_)
+        ));
+        assert!(matches!(
+            begin().step(b"y,,n=bob,r=abc,x=extension"),
+            Step::Continue(_)
+        ));
+
+        let (client, first) = Client::begin("bob", "secret");
+        for (good, bad) in [
+            ("c=biws", "c=eSws"),
+            ("c=biws,", ""),
+            ("r=r", "r=x"),
+            (",p=", ",q="),
+            (",p=", ",p=A"),
+            (",p=", ",p=!"),
+        ] {
+            let mut server = begin();
+            let (last, _) = client.answer(&text(server.step(first.as_bytes())));
+            let last = last.replacen(good, bad, 1);
+            assert!(
+                matches!(
+                    server.step(last.as_bytes()),
+                    Step::Failed(AuthError::Malformed(_))
+                ),
+                "{last}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_client_may_send_its_first_message_when_asked() {
+        let (_file, access) = access_with(&tests::line("bob", "secret", Some(4096)), "");
+        let mut server = access.begin(METHOD, "c1").unwrap();
+        assert_eq!(text(server.step(b"")), "");
+        let (client, first) = Client::begin("bob", "secret");
+        let challenge = text(server.step(first.as_bytes()));
+        assert!(matches!(
+            server.step(client.answer(&challenge).0.as_bytes()),
+            Step::Done { .. }
+        ));
+
+        let mut server = access.begin(METHOD, "c1").unwrap();
+        server.step(b"");
+        assert!(
+            matches!(server.step(b""), Step::Failed(AuthError::Malformed(_))),
+            "it is not asked twice"
+        );
+    }
+
+    #[test]
+    fn a_password_changed_meanwhile_is_the_wrong_one() {
+        let (file, access) = access_with(&tests::line("bob", "secret", Some(4096)), "");
+        let mut server = access.begin(METHOD, "c1").unwrap();
+        let (client, first) = Client::begin("bob", "secret");
+        let challenge = text(server.step(first.as_bytes()));
+        std::fs::write(file.path(), tests::line("bob", "other", Some(4096))).unwrap();
+        access.reload(&tests::config(file.path(), "")).unwrap();
+        let last = client.answer(&challenge).0;
+        assert_eq!(
+            error(server.step(last.as_bytes())),
+            AuthError::BadCredentials
+        );
+    }
+
+    #[test]
+    fn only_known_methods_are_offered() {
+        let (_file, access) = access_with(&tests::line("bob", "secret", Some(4096)), "");
+        assert_eq!(access.methods(), [METHOD]);
+        assert!(access.begin("SCRAM-SHA-1", "c").is_none() && access.begin("", "c").is_none());
+        let open = Access::new(&crate::config::Config::default()).unwrap();
+        assert_eq!(open.methods(), [""; 0]);
+        assert!(open.begin(METHOD, "c").is_none(), "there are no users");
+    }
 }

@@ -20,7 +20,8 @@ use argon2::password_hash::PasswordHasher;
 use argon2::password_hash::PasswordVerifier;
 use argon2::password_hash::phc::PasswordHash;
 
-use super::scram;
+use super::crypto::random;
+use super::verifier::{SALT_BYTES, Verifier};
 use crate::config::{Origin, Problem, ProblemKind, Problems};
 
 /// More than this per hash would let a slip in the file take the machine down at login.
@@ -40,7 +41,7 @@ pub(super) struct Users {
 pub(super) struct User {
     name: Box<str>,
     hash: PasswordHash,
-    scram: Option<scram::Verifier>,
+    scram: Option<Verifier>,
     /// A keyed digest of the password that was last found right: see `hashing`.
     known: OnceLock<[u8; 32]>,
 }
@@ -50,7 +51,7 @@ impl User {
         &self.name
     }
 
-    pub fn scram(&self) -> Option<&scram::Verifier> {
+    pub fn scram(&self) -> Option<&Verifier> {
         self.scram.as_ref()
     }
 
@@ -169,7 +170,7 @@ fn parse_line(line: &str) -> Result<Option<User>, String> {
     };
     check_name(name)?;
     let hash = parse_hash(hash)?;
-    let scram = fields.next().map(scram::Verifier::parse).transpose()?;
+    let scram = fields.next().map(Verifier::parse).transpose()?;
     if fields.next().is_some() {
         return Err("expected name:hash or name:hash:scram, found more than two colons".to_owned());
     }
@@ -229,6 +230,19 @@ fn parse_hash(text: &str) -> Result<PasswordHash, String> {
     Ok(hash)
 }
 
+/// Whether the text is a good password file, and how many users it has.
+pub fn check_text(name: &str, text: &[u8]) -> Result<usize, Problems> {
+    Ok(Users::parse(&name.into(), text)?.listed.len())
+}
+
+/// The user whom a line of a good password file is about; `None` for a comment.
+pub fn name_of(line: &str) -> Option<&str> {
+    match line.starts_with('#') {
+        true => None,
+        false => Some(line.split_once(':')?.0),
+    }
+}
+
 /// A user's line, without its end: a fresh salt, argon2id with OWASP's parameters
 /// (19 MiB, two passes), and the SCRAM verifier unless `scram_iterations` is `None`.
 pub fn format_line(
@@ -236,16 +250,213 @@ pub fn format_line(
     password: &str,
     scram_iterations: Option<u32>,
 ) -> Result<String, String> {
+    line_with(name, password, argon2::Params::default(), scram_iterations)
+}
+
+pub(super) fn line_with(
+    name: &str,
+    password: &str,
+    params: argon2::Params,
+    scram_iterations: Option<u32>,
+) -> Result<String, String> {
     check_name(name)?;
-    let hash: PasswordHash = Argon2::default()
+    let argon2 = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+    let hash: PasswordHash = argon2
         .hash_password(password.as_bytes())
         .map_err(|error| format!("the password cannot be hashed: {error}"))?;
     let mut line = format!("{name}:{hash}");
     if let Some(iterations) = scram_iterations {
-        let mut salt = [0; 16];
-        super::random(&mut salt);
+        let mut salt = [0; SALT_BYTES];
+        random(&mut salt);
         line.push(':');
-        line.push_str(&scram::Verifier::derive(password, &salt, iterations).to_string());
+        line.push_str(&Verifier::derive(password, &salt, iterations).to_string());
     }
     Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// "secret", as cheap as argon2id gets.
+    const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$";
+
+    fn line(name: &str, password: &str, scram: Option<u32>) -> String {
+        line_with(
+            name,
+            password,
+            argon2::Params::new(8, 1, 1, None).unwrap(),
+            scram,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let text = format!(
+            "# users\n\n{}\n   \n{}\r\n{}",
+            line("bob", "secret", None),
+            line("eve@example.org", "s:e c\u{e9}t", Some(4096)),
+            line("#not".trim_start_matches('#'), "", None),
+        );
+        let users = Users::parse(&"passwd".into(), text.as_bytes()).unwrap();
+        assert_eq!(users.by_name.len(), 3);
+        let bob = users.get("bob").unwrap();
+        assert!(bob.verify(b"secret") && !bob.verify(b"Secret") && !bob.verify(b""));
+        assert!(bob.scram().is_none());
+        let eve = users.get("eve@example.org").unwrap();
+        assert!(eve.verify("s:e c\u{e9}t".as_bytes()) && eve.scram().is_some());
+        assert!(
+            users.get("carol").is_none()
+                && users.get("").is_none()
+                && users.get("# users").is_none()
+        );
+        assert!(users.any_scram());
+        assert!(
+            !format!("{users:?}").contains("argon2"),
+            "no hash gets into a log"
+        );
+
+        assert_eq!(check_text("passwd", text.as_bytes()), Ok(3));
+        assert_eq!(name_of("bob:x:y"), Some("bob"));
+        assert_eq!(name_of("# bob:x"), None);
+        assert_eq!(name_of(""), None);
+    }
+
+    #[test]
+    fn the_parameters_are_those_recommended() {
+        let line = format_line("bob", "secret", None).unwrap();
+        assert!(
+            line.starts_with("bob:$argon2id$v=19$m=19456,t=2,p=1$"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn no_damaged_line_is_a_user() {
+        let good = line("bob", "secret", Some(4096));
+        let (hash, scram) = good["bob:".len()..].split_once(':').unwrap();
+        assert!(hash.starts_with(HASH));
+        let check = |line: &str, expected: &str| {
+            let text = [
+                b"ok:".as_slice(),
+                hash.as_bytes(),
+                b"\n\n",
+                line.as_bytes(),
+                b"\n",
+            ]
+            .concat();
+            let problems = Users::parse(&"passwd".into(), &text)
+                .expect_err(line)
+                .to_string();
+            let expected = format!("passwd:3:1: {expected}");
+            assert!(
+                problems.starts_with(&expected),
+                "{problems:?} for {line:?}, expected {expected:?}"
+            );
+            assert!(!problems.contains('\n'), "{problems}");
+        };
+        let form = "expected name:hash or name:hash:scram, found ";
+        check("bob", &format!("{form}no colon"));
+        check("bob secret", &format!("{form}no colon"));
+        check("bob:", "the hash is not of argon2id");
+        check("bob:secret", "the hash is not of argon2id");
+        check("bob:$7$101$salt$hash", "the hash is not of argon2id");
+        check(
+            &format!("bob:{}", hash.replace("argon2id", "argon2i")),
+            "the hash is not of argon2id",
+        );
+        check(&format!(":{hash}"), "a user name is not empty");
+        check(
+            &format!("*:{hash}"),
+            "\"anonymous\" and \"*\" have a meaning of their own",
+        );
+        check(
+            &format!("anonymous:{hash}"),
+            "\"anonymous\" and \"*\" have a meaning of their own",
+        );
+        check(
+            &format!(" bob:{hash}"),
+            "a user name neither begins nor ends with a space",
+        );
+        check(
+            &format!("b\0b:{hash}"),
+            "a user name holds neither colons nor control characters",
+        );
+        check(&format!("ok:{hash}"), "\"ok\" is already in line 1");
+        check(
+            &format!("bob:{hash}:"),
+            "the SCRAM verifier is not of the form",
+        );
+        check(
+            &format!("bob:{hash}:{scram}:"),
+            &format!("{form}more than two colons"),
+        );
+        check(&format!("bob:{hash} "), "the argon2id hash cannot be read");
+        check(
+            &format!("bob:{}", &hash[..hash.rfind('$').unwrap()]),
+            "the argon2id hash lacks its salt or its end",
+        );
+        check(
+            &format!("bob:{}", HASH.trim_end_matches('$')),
+            "the argon2id hash lacks its salt or its end",
+        );
+        check(
+            &format!("bob:{}", hash.replace("v=19", "v=16")),
+            "the argon2id hash is not of version 19",
+        );
+        check(
+            &format!("bob:{}", hash.replace("v=19$", "")),
+            "the argon2id hash is not of version 19",
+        );
+        check(
+            &format!("bob:{}", hash.replace("m=8", "m=7")),
+            "the argon2id hash has bad parameters",
+        );
+        check(
+            &format!("bob:{}", hash.replace("t=1", "t=0")),
+            "the argon2id hash has bad parameters",
+        );
+        check(
+            &format!("bob:{}", hash.replace("m=8", "m=4294967295")),
+            "the argon2id hash asks for more than",
+        );
+        check(
+            &format!("bob:{}", hash.replace("t=1", "t=99999")),
+            "the argon2id hash asks for more than",
+        );
+        let short = argon2::Params::new(8, 1, 1, Some(12)).unwrap();
+        let short = line_with("bob", "secret", short, None).unwrap();
+        check(&short, "the argon2id hash is shorter than 16 bytes");
+    }
+
+    #[test]
+    fn all_damaged_lines_are_named() {
+        let text = b"a\n# fine\nb:x\n\xff:y\n";
+        let problems = Users::parse(&"passwd".into(), text)
+            .unwrap_err()
+            .to_string();
+        let lines: Vec<&str> = problems
+            .lines()
+            .filter_map(|line| line.split(": ").next())
+            .collect();
+        assert_eq!(lines, ["passwd:1:1", "passwd:3:1", "passwd:4:1"]);
+        assert!(
+            !problems.contains('x') || !problems.contains("b:x"),
+            "the line is not repeated"
+        );
+    }
+
+    #[test]
+    fn a_missing_file_is_a_problem_and_an_empty_one_has_no_users() {
+        let problems = Users::read(Path::new("/nonexistent/passwd"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            problems.starts_with("/nonexistent/passwd: access.password_file: cannot be read: "),
+            "{problems}"
+        );
+        assert_eq!(check_text("passwd", b""), Ok(0));
+        assert!(Users::default().stand_in(7).is_none());
+    }
 }

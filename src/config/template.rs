@@ -2,6 +2,14 @@
 
 use std::fmt;
 
+use tidings_protocol::topic::{Filter, TopicError, TopicLimits};
+
+/// What a client may ask for is limited elsewhere; a rule may be as long as MQTT allows.
+const UNLIMITED: TopicLimits = TopicLimits {
+    bytes_max: 65_535,
+    levels_max: 65_536,
+};
+
 /// A Topic Filter in which `%u` stands for the user name and `%c` for the Client Identifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
@@ -53,16 +61,14 @@ impl Template {
             parts.push(Part::Literal(literal));
         }
         let template = Template { parts };
-        let example = template
-            .fill(Some("u"), "c")
-            .map_err(|_| "it is not a Topic Filter")?;
-        if example.starts_with("$share/") {
+        let Ok(example) = template.fill(Some("u"), "c") else {
+            return Err("it is not a Topic Filter");
+        };
+        let filter = Filter::parse(&example, &UNLIMITED).map_err(TopicError::as_str)?;
+        if filter.share.is_some() {
             return Err(
                 "a rule names the filter of a shared subscription without $share and group",
             );
-        }
-        if !crate::access::topic::filter_is_valid(&example) {
-            return Err("it is not a Topic Filter");
         }
         Ok(template)
     }
@@ -104,5 +110,73 @@ impl fmt::Display for Template {
             Part::User => f.write_str("%u"),
             Part::ClientId => f.write_str("%c"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_are_read_and_shown() {
+        for text in [
+            "#",
+            "a/+/b",
+            "%u",
+            "devices/%u-%c/#",
+            "100%%/%%u",
+            "$SYS/#",
+            "/",
+            "%c%u",
+        ] {
+            let template = Template::parse(text).unwrap_or_else(|why| panic!("{text}: {why}"));
+            assert_eq!(template.to_string(), text);
+        }
+        for text in [
+            "",
+            "a/#/b",
+            "a+",
+            "%",
+            "a/%",
+            "%U",
+            "%x",
+            "a/%u#",
+            "+%u",
+            "$share/g/a",
+            "a\0b",
+            "$share/x",
+        ] {
+            assert!(Template::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_filled_in_and_cannot_change_the_shape() {
+        let check = |template, user, client_id, expected: Result<&str, Unfilled>| {
+            let template = Template::parse(template).expect("a good template");
+            let filled = template.fill(user, client_id);
+            assert_eq!(
+                filled.as_deref().map_err(|why| *why),
+                expected,
+                "{template} {user:?} {client_id}"
+            );
+        };
+        check("a/%u/%c/#", Some("bob"), "c1", Ok("a/bob/c1/#"));
+        check("%%u/%u", Some("bob"), "c1", Ok("%u/bob"));
+        // What is filled in is not read again.
+        check("%u/x", Some("%c"), "c1", Ok("%c/x"));
+        check("%u/x", None, "c1", Err(Unfilled::NoUser));
+        check("%c/x", None, "c1", Ok("c1/x"));
+        for hostile in [
+            "", "#", "+", "a/b", "/", "a#", "+a", "a\0", "$SYS", "$share",
+        ] {
+            check("%u/x", Some(hostile), "c", Err(Unfilled::Unsafe));
+            check("%c/x", Some("bob"), hostile, Err(Unfilled::Unsafe));
+        }
+        // A dollar sign has a meaning at the beginning only.
+        check("a/%u", Some("$SYS"), "c", Ok("a/$SYS"));
+        check("%u%c", Some("a"), "$c", Ok("a$c"));
+        // A name that the template does not use does no harm.
+        check("a/%u", Some("bob"), "#", Ok("a/bob"));
     }
 }

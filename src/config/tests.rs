@@ -274,7 +274,7 @@ fn rules_are_read_and_judged() {
             &format!("broker.toml:5:18: access.rule.allow: found 2, {ACTION}"),
             "broker.toml:6:1: unknown setting access.rule.denny; did you mean deny?",
             &format!(
-                "broker.toml:7:11: access.rule.topics: found \"a/#/b\" (it is not a Topic Filter), {TOPICS}"
+                "broker.toml:7:11: access.rule.topics: found \"a/#/b\" (the wildcard # must be the whole last level of a Topic Filter), {TOPICS}"
             ),
             &format!(
                 "broker.toml:7:20: access.rule.topics: found \"%x\" (% is followed by u, c or another %), {TOPICS}"

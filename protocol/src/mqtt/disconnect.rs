@@ -55,7 +55,8 @@ impl<'a> Disconnect<'a> {
     }
 }
 
-/// The Reason Codes of MQTT 5 table 3-13.
+/// The Reason Codes that MQTT 5 table 2-6 gives to DISCONNECT. It includes 0x8C, which a failed
+/// re-authentication needs, and which the table of §3.14.2.1 leaves out.
 fn reason(code: u8) -> Option<ReasonCode> {
     let allowed = matches!(
         code,
@@ -63,8 +64,7 @@ fn reason(code: u8) -> Option<ReasonCode> {
             | 0x80..=0x83
             | 0x87
             | 0x89
-            | 0x8B
-            | 0x8D..=0x90
+            | 0x8B..=0x90
             | 0x93..=0xA2
     );
     ReasonCode::from_u8(code).filter(|_| allowed)

@@ -1,7 +1,7 @@
 //! The 27 properties of MQTT 5 (§2.2.2.2, table 2-4): one value each, and which packet may carry it.
 
 use super::reader::Reader;
-use super::{ProtocolError, QoS, ReasonCode, writer};
+use super::{ProtocolError, QoS, ReasonCode, text, writer};
 
 pub(crate) const PAYLOAD_FORMAT_INDICATOR: u8 = 1;
 pub(crate) const MESSAGE_EXPIRY_INTERVAL: u8 = 2;
@@ -52,6 +52,10 @@ const TOPIC_ALIAS_ZERO: ProtocolError = ProtocolError::new(
     "[MQTT-3.3.2-8]",
     "the Topic Alias is 0",
 );
+const RESPONSE_TOPIC_WILDCARD: ProtocolError = ProtocolError::malformed(
+    "[MQTT-3.3.2-14]",
+    "the Response Topic contains a wildcard character, + or #",
+);
 const RESPONSE_TOPIC_EMPTY: ProtocolError =
     ProtocolError::malformed("[MQTT-4.7.3-1]", "the Response Topic is empty");
 
@@ -98,9 +102,11 @@ impl<'a> Property<'a> {
             PAYLOAD_FORMAT_INDICATOR => Property::PayloadFormatIndicator(u8::from(flag(reader)?)),
             MESSAGE_EXPIRY_INTERVAL => Property::MessageExpiryInterval(reader.u32()?),
             CONTENT_TYPE => Property::ContentType(reader.string()?),
-            RESPONSE_TOPIC => match reader.topic_name()? {
-                "" => return Err(RESPONSE_TOPIC_EMPTY),
-                topic => Property::ResponseTopic(topic),
+            RESPONSE_TOPIC => match reader.topic_name() {
+                Ok("") => return Err(RESPONSE_TOPIC_EMPTY),
+                Ok(topic) => Property::ResponseTopic(topic),
+                Err(text::WILDCARD_IN_NAME) => return Err(RESPONSE_TOPIC_WILDCARD),
+                Err(error) => return Err(error),
             },
             CORRELATION_DATA => Property::CorrelationData(reader.binary()?),
             SUBSCRIPTION_IDENTIFIER => match reader.variable()? {

@@ -116,11 +116,27 @@ impl<'a> Publish<'a> {
         more: Properties<'_>,
         out: &mut Vec<u8>,
     ) -> Option<usize> {
+        let packet_id_at = self.encode_head(version, more, self.payload.len(), out);
+        out.extend_from_slice(self.payload);
+        packet_id_at
+    }
+
+    /// Like [`encode_with`](Publish::encode_with), but only what stands before the payload, with
+    /// room for it in `out`: the payload is appended or sent separately. Nothing is appended when
+    /// the packet would be too long; [`encoded_len`](Publish::encoded_len) tells beforehand.
+    #[inline]
+    pub fn encode_head(
+        &self,
+        version: Version,
+        more: Properties<'_>,
+        room: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<usize> {
         let remaining = self.remaining_len(version, more.as_bytes().len());
         if remaining > REMAINING_LENGTH_MAX {
             return None;
         }
-        out.reserve(1 + 4 + remaining);
+        out.reserve(1 + 4 + remaining - self.payload.len() + room);
         out.push(
             PUBLISH << 4
                 | if self.dup { DUP } else { 0 }
@@ -145,7 +161,6 @@ impl<'a> Publish<'a> {
             out.extend_from_slice(self.properties.as_bytes());
             out.extend_from_slice(more.as_bytes());
         }
-        out.extend_from_slice(self.payload);
         packet_id_at
     }
 }

@@ -10,7 +10,7 @@ const NULL_CHARACTER: ProtocolError = ProtocolError::malformed(
     "[MQTT-1.5.4-2] [MQTT311-1.5.3-2]",
     "a string contains the null character U+0000",
 );
-const WILDCARD_IN_NAME: ProtocolError = ProtocolError::malformed(
+pub(crate) const WILDCARD_IN_NAME: ProtocolError = ProtocolError::malformed(
     "[MQTT-3.3.2-2] [MQTT-4.7.0-1] [MQTT311-3.3.2-2] [MQTT311-4.7.1-1]",
     "a Topic Name contains a wildcard character, + or #",
 );

@@ -32,15 +32,17 @@ pub fn covers(wider: &str, narrower: &str) -> bool {
     if narrower.starts_with('$') && wider.starts_with(['+', '#']) {
         return false;
     }
-    // A name has at least one level, so at the start "+/#" says the same as "#".
-    if wider == "+/#" {
-        return true;
-    }
+    // A "#" is also the level above it, except here, where that would be the empty name.
+    let narrower = match narrower {
+        "#" => "+/#",
+        "/#" => "/+/#",
+        other => other,
+    };
     let mut narrower_levels = narrower.split('/');
     for level in wider.split('/') {
         match (level, narrower_levels.next()) {
             ("#", _) => return true,
-            // A "#" is also the parent, which a "+" is not.
+            // A "+" is not the level above, so it does not cover a "#".
             ("+", Some(narrower_level)) if narrower_level != "#" => {}
             (level, Some(narrower_level)) if level == narrower_level => {}
             _ => return false,
