@@ -7,6 +7,7 @@ mod auth;
 mod config;
 mod connect;
 mod flow;
+mod histories;
 mod limits;
 mod malformed;
 mod properties;
