@@ -1,1 +1,14 @@
 //! Tidings: one broker for devices, services and browsers.
+//!
+//! [`Server::start`] makes a broker from a [`Config`](config::Config) and answers the addresses it
+//! really listens on. Nothing is global to the process, so a test can run ten of them. Where a
+//! message goes, from socket to subscriber, is told in the README's section on architecture.
+
+pub mod access;
+pub mod broker;
+pub mod config;
+pub mod edges;
+pub mod ops;
+mod server;
+
+pub use server::{Addresses, Server, StartError};

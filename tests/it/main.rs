@@ -1,1 +1,20 @@
-//! Scenarios from outside: a real broker on port 0, driven over real sockets.
+//! Scenarios from outside: a real broker on port 0, driven over real sockets. One scenario per test, named by the clause
+//! or promise that it holds the broker to; `tests/CLAUSES.md` says which statement of the standards is tested where.
+
+mod harness;
+
+mod auth;
+mod config;
+mod connect;
+mod flow;
+mod limits;
+mod malformed;
+mod properties;
+mod publish_qos;
+mod retained;
+mod session;
+mod shared;
+mod shutdown;
+mod subscribe;
+mod sys;
+mod will;

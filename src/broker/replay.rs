@@ -1,0 +1,91 @@
+//! Delivering Retained Messages to new subscriptions, as far as the receiver has room.
+
+use std::sync::Arc;
+
+use tidings_protocol::mqtt::QoS;
+
+use super::Broker;
+use super::deliver::deliver_message;
+use super::encode::encoded_len;
+use super::retained::{Replay, effective_qos};
+use super::session::{Session, State};
+
+/// Topics looked up at a time.
+const STEP: usize = 256;
+
+/// Bytes in the outbox at which a replay waits for them to be written.
+const AHEAD_MAX: usize = 256 * 1024;
+
+impl Broker {
+    /// Goes on with the Retained Messages that the session's subscriptions are to receive. Called
+    /// when its connection has written what there was; true if there is more to send right now.
+    pub fn replay(&self, session: &Arc<Session>, epoch: u64) -> bool {
+        let Some(mut replay) = self.begin_replay(session, epoch) else {
+            return false;
+        };
+        let mut topics = Vec::with_capacity(STEP);
+        let more = self.retained.next(&mut replay, STEP, &mut topics);
+        let mut batch = self.batch();
+        for (index, topic) in topics.iter().enumerate() {
+            if !session.may_receive(topic) {
+                continue;
+            }
+            // The topic's lock makes reading the message and delivering it one step.
+            let _together = self.stripe(&self.topics, topic);
+            let Some(message) = self.retained.get(topic) else {
+                continue;
+            };
+            if message.is_expired(self.clock.now()) {
+                continue;
+            }
+            let mut state = session.lock();
+            if state.epoch != epoch {
+                return false;
+            }
+            let qos = effective_qos(&message, &replay.terms);
+            let identifiers = replay.terms.identifiers().map_or(0, |ids| ids.len());
+            if !self.has_room(&state, &message, qos, identifiers) {
+                // Not now: it starts again with this topic.
+                let before = index.checked_sub(1).map(|before| Arc::clone(&topics[before]));
+                replay.go_back(before);
+                state.replays.push_front(replay);
+                return false;
+            }
+            let mut cx = batch.context();
+            let through = replay.terms.through.clone();
+            deliver_message(&mut state, message, qos, true, through, &mut cx);
+            session.refresh_readiness(&state);
+        }
+        let mut state = session.lock();
+        if state.epoch != epoch {
+            return false;
+        }
+        if more {
+            state.replays.push_front(replay);
+        }
+        !state.replays.is_empty()
+    }
+
+    fn begin_replay(&self, session: &Session, epoch: u64) -> Option<Replay> {
+        let mut state = session.lock();
+        if state.epoch != epoch || state.link.is_none() || state.outgoing.has_waiting() {
+            return None;
+        }
+        state.replays.pop_front()
+    }
+
+    fn has_room(
+        &self,
+        state: &State,
+        message: &super::message::Message,
+        qos: QoS,
+        identifiers: usize,
+    ) -> bool {
+        let Some(link) = &state.link else { return false };
+        let len = encoded_len(message, link.version, qos, identifiers);
+        link.has_room(len, 1, &self.limits)
+            && (link.outbox.is_empty() || link.outbox.len() + len <= AHEAD_MAX)
+            && (qos == QoS::AtMostOnce
+                || (!state.outgoing.has_waiting() && state.outgoing.room(link.receive_maximum) > 0))
+    }
+}
