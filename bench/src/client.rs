@@ -157,11 +157,6 @@ impl Client {
         self.expect(|packet| wire::suback(version, packet))
     }
 
-    pub fn subscribe(&mut self, filter: &str, qos: u8) -> Result<()> {
-        self.begin_subscribe([filter], qos)?;
-        self.finish_subscribe()
-    }
-
     pub fn close(mut self) {
         // The connection ends in any case, and nothing is measured any more.
         let _ = self.stream.write_all(&wire::DISCONNECT_PACKET);

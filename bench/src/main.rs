@@ -15,7 +15,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use options::Options;
-use scenario::{connects, idle, traffic};
+use scenario::{connects, idle, offline, raw_log, retained, traffic};
 
 #[derive(Parser)]
 #[command(name = "tidings-bench", about)]
@@ -45,6 +45,16 @@ enum Command {
     /// Connections a second, `--window` handshakes at a time (100); with `--keep`, `--clients` of
     /// them (10000) stay open.
     Connects(Options),
+    /// `--clients` retained messages (100000), and how long a new subscriber of `#` waits for them.
+    Retained(Options),
+    /// `--clients` publishers (10) send `--messages` (400000 of all together) to `--subscribers`
+    /// durable sessions (100) that are away, with `--window` in flight (1000 of all together).
+    Offline(Options),
+    /// What `offline` does, then the sessions come back for what they are owed.
+    Drain(Options),
+    /// Appends and fdatasyncs a file in `--directory`, in groups of `--window`: the floor under
+    /// `offline`.
+    RawLog(Options),
 }
 
 fn main() -> Result<()> {
@@ -59,6 +69,10 @@ fn main() -> Result<()> {
             Command::PersistentPairs(options) => (traffic::persistent_pairs, options),
             Command::Idle(options) => (idle::run, options),
             Command::Connects(options) => (connects::run, options),
+            Command::Retained(options) => (retained::run, options),
+            Command::Offline(options) => (offline::offline, options),
+            Command::Drain(options) => (offline::drain, options),
+            Command::RawLog(options) => (raw_log::run, options),
         };
     options.check()?;
     process::raise_open_files();

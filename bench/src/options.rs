@@ -95,6 +95,9 @@ pub struct Options {
     /// `drain`: the messages were stored by an earlier `offline --keep --run NAME`.
     #[arg(long)]
     pub filled: bool,
+    /// Subscriptions that are made, as fast as the broker takes them, while measuring goes on.
+    #[arg(long)]
+    pub storm: Option<usize>,
     /// Name of the run in topics and client identifiers [of this process].
     #[arg(long)]
     pub run: Option<String>,
@@ -125,7 +128,8 @@ impl Options {
         ensure!(self.topics >= 1, "--topics must be at least 1");
         ensure!(self.targets >= 1, "--targets must be at least 1");
         ensure!(
-            self.window.is_none_or(|window| (1..=60_000).contains(&window)),
+            self.window
+                .is_none_or(|window| (1..=60_000).contains(&window)),
             "--window must be 1 to 60000: packet identifiers have 16 bits"
         );
         Ok(())
@@ -143,6 +147,14 @@ impl Options {
         self.run
             .clone()
             .unwrap_or_else(|| format!("{:x}", std::process::id() & 0xF_FFFF))
+    }
+
+    /// Marks the payloads of a run, so that those of another one are not counted.
+    pub fn mark(&self) -> u32 {
+        // FNV-1a: the same in every process, unlike the hashes of the standard library.
+        self.run_name().bytes().fold(0x811C_9DC5, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        })
     }
 
     pub fn stall(&self) -> Duration {

@@ -60,14 +60,18 @@ pub fn resident_bytes(pid: u32) -> Option<u64> {
 /// Bytes that the process caused to be sent to the storage layer.
 pub fn disk_write_bytes(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes:"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes:"))?;
     line.trim().parse().ok()
 }
 
 /// User and system time in milliseconds, to see where a broker spends its time; in ticks of 10 ms.
 pub fn user_system_ms(pid: u32) -> Option<(u64, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace().skip(11);
+    let mut fields = text[text.rfind(')')? + 1..]
+        .split_ascii_whitespace()
+        .skip(11);
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some((user * 10, system * 10))

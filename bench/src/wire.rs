@@ -205,7 +205,6 @@ pub fn next_packet(bytes: &[u8]) -> Result<Option<Raw<'_>>> {
 #[derive(Clone, Copy, Debug)]
 pub struct Received<'a> {
     pub qos: u8,
-    pub topic: &'a [u8],
     pub packet_id: [u8; 2],
     pub payload: &'a [u8],
 }
@@ -217,8 +216,7 @@ pub fn received<'a>(version: Version, packet: &Raw<'a>) -> Result<Received<'a>> 
     let qos = (packet.first_byte >> 1) & 3;
     let len = body.first_chunk::<2>().ok_or_else(short)?;
     let topic_end = 2 + usize::from(u16::from_be_bytes(*len));
-    let topic = body.get(2..topic_end).ok_or_else(short)?;
-    let mut rest = &body[topic_end..];
+    let mut rest = body.get(topic_end..).ok_or_else(short)?;
     let mut packet_id = [0; 2];
     if qos > 0 {
         let (id, after) = rest.split_first_chunk::<2>().ok_or_else(short)?;
@@ -231,7 +229,6 @@ pub fn received<'a>(version: Version, packet: &Raw<'a>) -> Result<Received<'a>> 
     }
     Ok(Received {
         qos,
-        topic,
         packet_id,
         payload: rest,
     })
@@ -329,7 +326,6 @@ mod tests {
                 assert_eq!(packet.total_len, template.bytes.len());
                 let got = received(version, &packet).unwrap();
                 assert_eq!(got.qos, qos);
-                assert_eq!(got.topic, b"a/b");
                 assert_eq!(got.payload[0], 9);
                 assert_eq!(got.payload.len(), 200);
                 assert_eq!(got.packet_id, if qos > 0 { [0x12, 0x34] } else { [0, 0] });

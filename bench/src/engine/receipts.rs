@@ -80,7 +80,11 @@ impl Progress {
         Progress {
             receivers,
             done: 0,
-            reached: if receivers > 1 { vec![0; slots] } else { Vec::new() },
+            reached: if receivers > 1 {
+                vec![0; slots]
+            } else {
+                Vec::new()
+            },
             mask: slots as u64 - 1,
         }
     }

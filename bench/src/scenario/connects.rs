@@ -20,6 +20,7 @@ const TOGETHER: usize = 100;
 
 struct Handshake {
     stream: TcpStream,
+    number: usize,
     started_ns: u64,
     asked: bool,
     answer: Vec<u8>,
@@ -86,7 +87,10 @@ pub fn run(options: &Options) -> Result<Report> {
             report.set("rss_bytes", after);
         }
     }
-    report.set("errors", storm.first_failure.into_iter().collect::<Vec<_>>());
+    report.set(
+        "errors",
+        storm.first_failure.into_iter().collect::<Vec<_>>(),
+    );
     Ok(report)
 }
 
@@ -134,6 +138,7 @@ impl Storm {
         self.poll.add(socket.as_raw_fd(), slot as u64, true)?;
         self.slots[slot] = Some(Handshake {
             stream: TcpStream::from(socket),
+            number: self.begun,
             started_ns,
             asked: false,
             answer: Vec::new(),
@@ -145,7 +150,6 @@ impl Storm {
     /// The answer is whether the CONNACK has come.
     fn step(&mut self, slot: usize) -> Result<bool> {
         let version: Version = self.target.version;
-        let begun = self.begun;
         let Some(handshake) = &mut self.slots[slot] else {
             return Ok(false);
         };
@@ -154,10 +158,12 @@ impl Storm {
                 return Err(error).context("cannot connect");
             }
             let mut bytes = Vec::with_capacity(64);
-            wire::connect(&mut bytes, version, &format!("{}c{begun}", self.run), false);
+            let id = format!("{}c{}", self.run, handshake.number);
+            wire::connect(&mut bytes, version, &id, false);
             handshake.stream.write_all(&bytes)?;
             handshake.asked = true;
-            self.poll.change(handshake.stream.as_raw_fd(), slot as u64, false)?;
+            self.poll
+                .change(handshake.stream.as_raw_fd(), slot as u64, false)?;
             return Ok(false);
         }
         let mut chunk = [0; 512];

@@ -22,7 +22,10 @@ pub fn run(options: &Options) -> Result<Report> {
     let before = rss();
     let started = Instant::now();
     let clients = hold_idle(&options.target(), &options.run_name(), count)?;
-    report.figure("opened_per_s", count as f64 / started.elapsed().as_secs_f64());
+    report.figure(
+        "opened_per_s",
+        count as f64 / started.elapsed().as_secs_f64(),
+    );
     let after = rss();
     if let (Some(before), Some(after)) = (before, after) {
         report.set("rss_before_bytes", before);
@@ -33,7 +36,13 @@ pub fn run(options: &Options) -> Result<Report> {
     thread::sleep(Duration::from_secs_f64(options.duration));
     let to = Snapshot::take(options.broker_pid);
     report.interval(&from, &to, 0);
-    report.set("still_open", clients.iter().filter(|client| is_open(&client.stream)).count());
+    report.set(
+        "still_open",
+        clients
+            .iter()
+            .filter(|client| is_open(&client.stream))
+            .count(),
+    );
     for client in clients {
         client.close();
     }

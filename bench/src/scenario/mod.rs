@@ -2,6 +2,9 @@
 
 pub mod connects;
 pub mod idle;
+pub mod offline;
+pub mod raw_log;
+pub mod retained;
 pub mod traffic;
 
 use anyhow::Result;

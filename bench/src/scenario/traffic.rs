@@ -10,9 +10,7 @@ use anyhow::{Result, anyhow};
 
 use super::{hold_idle, hold_unrelated};
 use crate::client::{Client, forget_sessions};
-use crate::engine::{
-    Control, Engine, EnginePlan, GroupPlan, Outcome, Pace, Phase, PublisherPlan,
-};
+use crate::engine::{Control, Engine, EnginePlan, GroupPlan, Outcome, Pace, Phase, PublisherPlan};
 use crate::options::Options;
 use crate::process::{self, Snapshot, now_ns};
 use crate::report::Report;
@@ -191,7 +189,10 @@ fn run(scenario: &str, options: &Options, shape: Shape) -> Result<Report> {
     if let (Some(before), Some(after)) = (empty, with_idle)
         && !idle.is_empty()
     {
-        report.figure("bytes_each_idle", (after as f64 - before as f64) / idle.len() as f64);
+        report.figure(
+            "bytes_each_idle",
+            (after as f64 - before as f64) / idle.len() as f64,
+        );
     }
     if unrelated > 0 {
         report.figure(
@@ -207,13 +208,19 @@ fn run(scenario: &str, options: &Options, shape: Shape) -> Result<Report> {
     let plans = plan(options, shape, &names)?;
     let control = Control::new();
     let threads = start(plans, &control)?;
-    let measured = measure(&control, options, shape);
+    let measured = measure(&control, options, shape, &names)?;
+    if let Some((count, seconds)) = measured.storm {
+        report.figure("storm_subscribed_per_s", count as f64 / seconds);
+        report.figure("storm_seconds", seconds);
+    }
     let rss_after = pid.and_then(process::resident_bytes);
     drain(&control, options, shape);
     control.enter(Phase::Quit);
     let mut outcome = Outcome::default();
     for thread in threads {
-        let joined = thread.join().map_err(|_| anyhow!("a generator thread panicked"))?;
+        let joined = thread
+            .join()
+            .map_err(|_| anyhow!("a generator thread panicked"))?;
         outcome.merge(joined?);
     }
 
@@ -232,7 +239,10 @@ fn run(scenario: &str, options: &Options, shape: Shape) -> Result<Report> {
     report.set("stalls", outcome.stalls);
     report.set("refused", outcome.refused);
     if options.qos > 0 {
-        report.set("unacknowledged", outcome.sent.saturating_sub(outcome.acknowledged));
+        report.set(
+            "unacknowledged",
+            outcome.sent.saturating_sub(outcome.acknowledged),
+        );
     }
     report.latency("latency", &outcome.latency);
     report.latency("send_delay", &outcome.send_delay);
@@ -285,7 +295,6 @@ fn describe(report: &mut Report, options: &Options, shape: Shape) {
 fn plan(options: &Options, shape: Shape, names: &Names) -> Result<Vec<EnginePlan>> {
     let target = options.target();
     let threads = options.threads.min(shape.groups);
-    let mark = std::process::id() ^ 0x7164_0000;
     let mut plans: Vec<EnginePlan> = (0..threads)
         .map(|_| EnginePlan {
             groups: Vec::new(),
@@ -293,7 +302,7 @@ fn plan(options: &Options, shape: Shape, names: &Names) -> Result<Vec<EnginePlan
             qos: options.qos,
             stall: options.stall(),
             spin: options.spin,
-            mark,
+            mark: options.mark(),
         })
         .collect();
     let ids = |name: &dyn Fn(usize, usize) -> String, each: usize| -> Vec<String> {
@@ -302,8 +311,14 @@ fn plan(options: &Options, shape: Shape, names: &Names) -> Result<Vec<EnginePlan
             .map(|(group, index)| name(group, index))
             .collect()
     };
-    let subscriber_ids = ids(&|group, index| names.subscriber(group, index), shape.subscribers);
-    let publisher_ids = ids(&|group, index| names.publisher(group, index), shape.publishers);
+    let subscriber_ids = ids(
+        &|group, index| names.subscriber(group, index),
+        shape.subscribers,
+    );
+    let publisher_ids = ids(
+        &|group, index| names.publisher(group, index),
+        shape.publishers,
+    );
     let mut subscribers = Client::open_many(&target, &subscriber_ids, options.durable)?;
     for (index, client) in subscribers.iter_mut().enumerate() {
         let group = index / shape.subscribers;
@@ -362,40 +377,78 @@ pub fn start(plans: Vec<EnginePlan>, control: &Arc<Control>) -> Result<Vec<Engin
 }
 
 /// The measured interval.
-pub struct Measured {
-    pub from: Snapshot,
-    pub to: Snapshot,
-    pub delivered: u64,
-    pub acknowledged: u64,
+struct Measured {
+    from: Snapshot,
+    to: Snapshot,
+    delivered: u64,
+    acknowledged: u64,
+    /// Subscriptions made meanwhile, and the seconds that took.
+    storm: Option<(usize, f64)>,
 }
 
 /// Warms up, then measures for a time or until all publishers have finished.
-fn measure(control: &Control, options: &Options, shape: Shape) -> Measured {
+fn measure(control: &Control, options: &Options, shape: Shape, names: &Names) -> Result<Measured> {
     let publishers = (shape.groups * shape.publishers) as u64;
-    let warmup = match options.messages {
-        Some(_) => Duration::ZERO,
-        None => Duration::from_secs_f64(options.warmup),
+    let warm = |began: Instant| match options.messages {
+        // A tenth of a counted run is its warm-up.
+        Some(messages) => control.sent.load(Relaxed) * 10 >= messages * publishers,
+        None => began.elapsed().as_secs_f64() >= options.warmup,
     };
-    thread::sleep(warmup);
-    let mut from = Snapshot::take(options.broker_pid);
-    control.measure_from(if options.messages.is_some() { 0 } else { from.at_ns });
-    let delivered = control.delivered.load(Relaxed);
-    let acknowledged = control.acknowledged.load(Relaxed);
-    if options.messages.is_some() {
-        while control.finished.load(Relaxed) + control.errors.load(Relaxed) < publishers {
+    let enough = |began: Instant| match options.messages {
+        Some(_) => control.finished.load(Relaxed) + control.errors.load(Relaxed) >= publishers,
+        None => began.elapsed().as_secs_f64() >= options.duration,
+    };
+    let wait = |enough: &dyn Fn(Instant) -> bool| {
+        let began = Instant::now();
+        while !enough(began) {
             thread::sleep(Duration::from_millis(1));
         }
-    } else {
-        thread::sleep(Duration::from_secs_f64(options.duration));
-    }
-    let to = Snapshot::take(options.broker_pid);
-    from.at_ns = from.at_ns.min(to.at_ns - 1);
-    Measured {
+    };
+    wait(&warm);
+    let from = Snapshot::take(options.broker_pid);
+    control.measure_from(from.at_ns);
+    let delivered = control.delivered.load(Relaxed);
+    let acknowledged = control.acknowledged.load(Relaxed);
+    let storm = options.storm.map(|count| storm(options, names, count));
+    wait(&enough);
+    let mut to = Snapshot::take(options.broker_pid);
+    to.at_ns = to.at_ns.max(from.at_ns + 1);
+    let delivered = control.delivered.load(Relaxed) - delivered;
+    let acknowledged = control.acknowledged.load(Relaxed) - acknowledged;
+    let storm = match storm {
+        Some(thread) => {
+            let joined = thread.join().map_err(|_| anyhow!("the storm panicked"))?;
+            Some(joined?)
+        }
+        None => None,
+    };
+    Ok(Measured {
         from,
         to,
-        delivered: control.delivered.load(Relaxed) - delivered,
-        acknowledged: control.acknowledged.load(Relaxed) - acknowledged,
-    }
+        delivered,
+        acknowledged,
+        storm,
+    })
+}
+
+/// Subscribes as fast as one connection can.
+fn storm(
+    options: &Options,
+    names: &Names,
+    count: usize,
+) -> thread::JoinHandle<Result<(usize, f64)>> {
+    let target = options.target();
+    let run = format!("{}x", names.run);
+    let kind = options.filters;
+    thread::spawn(move || {
+        let began = Instant::now();
+        let held = hold_unrelated(&target, &run, kind, count, 1)?;
+        let seconds = began.elapsed().as_secs_f64();
+        for client in held {
+            client.close();
+        }
+        Ok((count, seconds))
+    })
 }
 
 /// Waits for what is under way: until all has come, or nothing has for as long as a stall takes.
@@ -403,7 +456,11 @@ fn drain(control: &Control, options: &Options, shape: Shape) {
     control.enter(Phase::Drain);
     // Sending may have been seen last just before the phase was.
     thread::sleep(Duration::from_millis(50));
-    let receivers = if shape.shared { 1 } else { shape.subscribers as u64 };
+    let receivers = if shape.shared {
+        1
+    } else {
+        shape.subscribers as u64
+    };
     let mut last = (0, Instant::now());
     loop {
         let delivered = control.delivered.load(Relaxed);
