@@ -7,6 +7,7 @@ mod engine;
 mod histogram;
 mod options;
 mod process;
+mod relay;
 mod report;
 mod scenario;
 mod wire;
@@ -55,6 +56,8 @@ enum Command {
     /// Appends and fdatasyncs a file in `--directory`, in groups of `--window`: the floor under
     /// `offline`.
     RawLog(Options),
+    /// Runs the floor of QoS 0: a relay that copies bytes without parsing them.
+    Relay(relay::RelayOptions),
 }
 
 fn main() -> Result<()> {
@@ -73,6 +76,10 @@ fn main() -> Result<()> {
             Command::Offline(options) => (offline::offline, options),
             Command::Drain(options) => (offline::drain, options),
             Command::RawLog(options) => (raw_log::run, options),
+            Command::Relay(options) => {
+                process::raise_open_files();
+                return relay::run(&options);
+            }
         };
     options.check()?;
     process::raise_open_files();

@@ -35,12 +35,14 @@ impl std::fmt::Display for Version {
     }
 }
 
+pub const CONNECT: u8 = 1;
 pub const CONNACK: u8 = 2;
 pub const PUBLISH: u8 = 3;
 pub const PUBACK: u8 = 4;
 pub const PUBREC: u8 = 5;
 pub const PUBREL: u8 = 6;
 pub const PUBCOMP: u8 = 7;
+pub const SUBSCRIBE: u8 = 8;
 pub const SUBACK: u8 = 9;
 pub const DISCONNECT: u8 = 14;
 
