@@ -3,6 +3,7 @@
 //! `scenario` says what can be measured, `engine` makes the load, `report` prints what was found.
 
 mod client;
+mod compare;
 mod engine;
 mod histogram;
 mod options;
@@ -58,6 +59,8 @@ enum Command {
     RawLog(Options),
     /// Runs the floor of QoS 0: a relay that copies bytes without parsing them.
     Relay(relay::RelayOptions),
+    /// Runs Tidings beside other brokers; writes a table and a plot.
+    Compare(compare::CompareOptions),
 }
 
 fn main() -> Result<()> {
@@ -79,6 +82,10 @@ fn main() -> Result<()> {
             Command::Relay(options) => {
                 process::raise_open_files();
                 return relay::run(&options);
+            }
+            Command::Compare(options) => {
+                process::raise_open_files();
+                return compare::run(&options);
             }
         };
     options.check()?;
