@@ -63,8 +63,19 @@ enum Command {
     Compare(compare::CompareOptions),
 }
 
-fn main() -> Result<()> {
-    let (run, options): (fn(&Options) -> Result<report::Report>, Options) =
+fn main() -> std::process::ExitCode {
+    match run() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            // Without the backtrace that `Result` from main would print: `compare` reads this.
+            eprintln!("{error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let (scenario, options): (fn(&Options) -> Result<report::Report>, Options) =
         match Arguments::parse().command {
             Command::Pairs(options) => (traffic::pairs, options),
             Command::FanIn(options) => (traffic::fan_in, options),
@@ -90,6 +101,6 @@ fn main() -> Result<()> {
         };
     options.check()?;
     process::raise_open_files();
-    run(&options)?.print(options.json);
+    scenario(&options)?.print(options.json);
     Ok(())
 }

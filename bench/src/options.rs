@@ -89,7 +89,7 @@ pub struct Options {
     /// Never sleep in the generator: costs a core, takes its own wake-ups out of the latency.
     #[arg(long)]
     pub spin: bool,
-    /// Leave behind what the run stored in the broker.
+    /// Leave behind what the run made in the broker; `connects`: leave connections open.
     #[arg(long)]
     pub keep: bool,
     /// `drain`: the messages were stored by an earlier `offline --keep --run NAME`.

@@ -235,6 +235,10 @@ impl Comparison {
         if !row.arguments.contains(&"--duration") {
             arguments.extend(["--duration".to_owned(), self.options.duration.to_string()]);
         }
+        if row.leaves {
+            // The broker ends after the run; there is nothing to clean.
+            arguments.push("--keep".to_owned());
+        }
         arguments.extend(row.arguments.iter().map(|argument| (*argument).to_owned()));
         let report = generate(&arguments, &mut broker)?;
         ensure!(broker.is_alive(), "the broker ended during the run");
@@ -328,7 +332,7 @@ fn finish(
     let output = child.wait_with_output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{}", said.trim().trim_start_matches("Error: "));
+        bail!("{}", said.trim());
     }
     let report = serde_json::from_slice(&output.stdout).context("the report is no JSON object")?;
     Ok(report)

@@ -35,6 +35,8 @@ pub struct Row {
     pub version: Version,
     pub qos: u8,
     pub shared: bool,
+    /// Would store something in the broker and clean it at the end.
+    pub leaves: bool,
     pub floor: Floor,
     pub figures: &'static [Figure],
 }
@@ -91,6 +93,7 @@ const ROW: Row = Row {
     version: Version::V311,
     qos: 0,
     shared: false,
+    leaves: false,
     floor: Floor::None,
     figures: &[CPU, RATE],
 };
@@ -295,6 +298,7 @@ pub const ROWS: &[Row] = &[
         id: "retained100k",
         title: "100,000 retained messages to a new subscriber of `#`",
         scenario: "retained",
+        leaves: true,
         figures: &[Figure {
             key: "replay_ms",
             label: "until all are there",
@@ -307,6 +311,7 @@ pub const ROWS: &[Row] = &[
         id: "persistent-qos1",
         title: "10 pairs with durable sessions, connected, QoS 1",
         scenario: "persistent-pairs",
+        leaves: true,
         qos: 1,
         ..ROW
     },
@@ -314,6 +319,7 @@ pub const ROWS: &[Row] = &[
         id: "offline-1000",
         title: "QoS 1 into 100 durable sessions that are away, 1,000 in flight",
         scenario: "offline",
+        leaves: true,
         qos: 1,
         floor: Floor::RawLog(1000),
         figures: &[ACKNOWLEDGED, CPU_ACKNOWLEDGED],
@@ -323,6 +329,7 @@ pub const ROWS: &[Row] = &[
         id: "offline-100",
         title: "the same, 100 in flight",
         scenario: "offline",
+        leaves: true,
         arguments: &["--window", "100"],
         qos: 1,
         floor: Floor::RawLog(100),
@@ -333,6 +340,7 @@ pub const ROWS: &[Row] = &[
         id: "offline-1000-ten",
         title: "the same, 1,000 in flight, each message for ten sessions",
         scenario: "offline",
+        leaves: true,
         arguments: &["--targets", "10"],
         qos: 1,
         floor: Floor::RawLog(1000),
@@ -343,6 +351,7 @@ pub const ROWS: &[Row] = &[
         id: "drain",
         title: "400,000 messages to 100 durable sessions that come back",
         scenario: "drain",
+        leaves: true,
         qos: 1,
         figures: &[RATE, CPU],
         ..ROW

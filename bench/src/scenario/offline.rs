@@ -108,7 +108,7 @@ pub fn offline(options: &Options) -> Result<Report> {
     setting.describe(options, &mut report);
     fill(options, &setting, &mut report)?;
     if !options.keep {
-        forget_sessions(&options.target(), &setting.session_ids())?;
+        forget_sessions(&options.target(), &setting.session_ids());
     }
     Ok(report)
 }
@@ -122,7 +122,7 @@ pub fn drain(options: &Options) -> Result<Report> {
     }
     reconnect(options, &setting, &mut report)?;
     if !options.keep {
-        forget_sessions(&options.target(), &setting.session_ids())?;
+        forget_sessions(&options.target(), &setting.session_ids());
     }
     Ok(report)
 }
