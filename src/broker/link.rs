@@ -23,9 +23,17 @@ pub enum Received {
     TooMany,
 }
 
+/// What is left to send once what was collected is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// More messages than fit in an outbox: collect again.
+    pub messages: bool,
+    /// Retained Messages: see [`Broker::replay`].
+    pub replays: bool,
+}
+
 impl Broker {
-    /// Moves what waits for this connection to `out`, and remembers whom to wake for more. True if
-    /// there is more than an outbox may hold: to be called again once this is written.
+    /// Moves what waits for this connection to `out`, and remembers whom to wake for more.
     ///
     /// # Errors
     /// Why the connection must end; what waits was moved all the same.
@@ -35,7 +43,7 @@ impl Broker {
         epoch: u64,
         out: &mut Outbox,
         waker: &Waker,
-    ) -> Result<bool, Closing> {
+    ) -> Result<Waiting, Closing> {
         let mut state = session.lock();
         if state.link_of(epoch).is_none() {
             return Err(Closing::TakenOver);
@@ -50,8 +58,10 @@ impl Broker {
         let Some(link) = link else {
             return Err(Closing::TakenOver);
         };
-        let more = !replays.is_empty()
-            || (outgoing.has_waiting() && outgoing.room(link.receive_maximum) > 0);
+        let waiting = Waiting {
+            messages: outgoing.has_waiting() && outgoing.room(link.receive_maximum) > 0,
+            replays: !replays.is_empty(),
+        };
         if !link.outbox.is_empty() {
             out.append(&mut link.outbox);
             link.outbox_messages = 0;
@@ -61,7 +71,7 @@ impl Broker {
             Some(why) => Err(why),
             None => {
                 link.watch(waker);
-                Ok(more)
+                Ok(waiting)
             }
         }
     }

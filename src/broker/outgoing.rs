@@ -5,8 +5,8 @@
 //! slots, so an acknowledgement finds its message by arithmetic, redelivery is in the original
 //! order by construction [MQTT-4.4.0-1] [MQTT-4.6.0-1], and nothing has to remember which
 //! identifier belongs to which message. An identifier is not used again before the slot that has
-//! it is done [MQTT-2.2.1-4]: at most [`SPAN_MAX`] slots, counted from the oldest that is not, are
-//! ever in flight.
+//! it is done [MQTT-2.2.1-4]: a number whose identifier somebody still has in flight, because one
+//! message stays unacknowledged while thousands after it do not, is passed over.
 //!
 //! A pure state machine: it sends nothing, and knows neither time nor limits.
 
@@ -21,8 +21,8 @@ use super::shared::Origin;
 /// Packet Identifiers there are.
 const IDENTIFIERS: u64 = 65_535;
 
-/// The longest stretch of slots that may be in flight, so that no two share an identifier.
-pub const SPAN_MAX: usize = IDENTIFIERS as usize;
+/// The longest stretch of slots of which no two share an identifier.
+const SPAN_MAX: usize = IDENTIFIERS as usize;
 
 /// What is the same for all messages that came through one subscription.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,6 +83,27 @@ pub struct Slot {
 impl Slot {
     fn size(&self) -> usize {
         self.message.as_ref().map_or(0, |message| message.size())
+    }
+
+    /// Whether its Packet Identifier has been sent, so that no other message may have it.
+    fn holds_identifier(&self) -> bool {
+        match self.progress {
+            Progress::Queued => self.dup,
+            Progress::Sent | Progress::Released(_) => true,
+            Progress::Done => false,
+        }
+    }
+
+    /// Stands for a number that is not used.
+    fn passed_over() -> Slot {
+        Slot {
+            message: None,
+            through: None,
+            progress: Progress::Done,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            dup: false,
+        }
     }
 }
 
@@ -155,8 +176,16 @@ impl Outgoing {
 
     /// Queues a message.
     pub fn push(&mut self, slot: Slot) {
+        while self.same_identifier(self.slots.len()).any(|slot| slot.holds_identifier()) {
+            self.slots.push_back(Slot::passed_over());
+        }
         self.bytes += slot.size();
         self.slots.push_back(slot);
+    }
+
+    /// The slots before this position that have its Packet Identifier.
+    fn same_identifier(&self, at: usize) -> impl Iterator<Item = &Slot> {
+        (1..=at / SPAN_MAX).map(move |times| &self.slots[at - times * SPAN_MAX])
     }
 
     /// Queues a message of QoS 1 or 2 that is being sent at this moment, and gives its Packet
@@ -182,8 +211,8 @@ impl Outgoing {
     ) -> Option<(&mut Slot, PacketId)> {
         loop {
             if self.next >= self.slots.len()
-                || self.next >= SPAN_MAX
                 || self.inflight >= usize::from(receive_maximum)
+                || self.same_identifier(self.next).any(|slot| slot.progress != Progress::Done)
             {
                 return None;
             }
@@ -225,8 +254,10 @@ impl Outgoing {
     fn position(&self, id: PacketId) -> Option<usize> {
         let base = self.base % IDENTIFIERS;
         let wanted = u64::from(id.get()) - 1;
-        let at = ((wanted + IDENTIFIERS - base) % IDENTIFIERS) as usize;
-        (at < self.next).then_some(at)
+        let first = ((wanted + IDENTIFIERS - base) % IDENTIFIERS) as usize;
+        (first..self.next)
+            .step_by(SPAN_MAX)
+            .find(|&at| self.slots[at].progress != Progress::Done)
     }
 
     fn complete(&mut self, at: usize) {
@@ -403,6 +434,22 @@ mod tests {
                 (4, false, Progress::Sent),
             ]
         );
+    }
+
+    #[test]
+    fn an_identifier_in_flight_is_passed_over() {
+        let mut queue = Outgoing::default();
+        queue.push(slot(QoS::AtLeastOnce));
+        assert_eq!(send(&mut queue, 10), [(1, false, Progress::Sent)]);
+        for number in 1..200_000_u64 {
+            queue.push(slot(QoS::AtLeastOnce));
+            let sent = send(&mut queue, 10);
+            assert_eq!(sent.len(), 1, "after {number}");
+            assert_ne!(sent[0].0, 1);
+            queue.acknowledge(Acknowledgement::Ack, id(sent[0].0)).expect("in flight");
+        }
+        queue.acknowledge(Acknowledgement::Ack, id(1)).expect("in flight");
+        assert!(queue.is_empty());
     }
 
     #[test]

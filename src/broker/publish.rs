@@ -209,7 +209,6 @@ impl<'a> Batch<'a> {
                 limits.retained_bytes_max,
             )
         {
-            scratch.tally.dropped(Reason::RetainedFull, 1);
             return Err(Refused::RetainedFull);
         }
         broker.retained.set(message);
@@ -240,8 +239,9 @@ impl<'a> Batch<'a> {
             payload: message.payload(),
             shared_payload: message.shared_payload(),
         };
-        // A will that cannot be retained for lack of room is counted where that is found out.
-        let _ = self.deliver_anew(topic, publication, message.publisher);
+        if let Err(Refused::RetainedFull) = self.deliver_anew(topic, publication, message.publisher) {
+            self.scratch.tally.dropped(Reason::RetainedFull, 1);
+        }
     }
 
     /// Publishes a message of the broker itself, which needs nobody's permission.
@@ -253,7 +253,8 @@ impl<'a> Batch<'a> {
             payload,
             shared_payload: None,
         };
-        let _ = self.deliver_anew(topic, publication, 0);
+        self.deliver_anew(topic, publication, 0)
+            .expect("what the broker says of itself is not limited");
     }
 
     fn deliver_anew(

@@ -18,7 +18,7 @@ const AHEAD_MAX: usize = 256 * 1024;
 
 impl Broker {
     /// Goes on with the Retained Messages that the session's subscriptions are to receive. Called
-    /// when its connection has written what there was; true if there is more to send right now.
+    /// when its connection has written what there was; false if it cannot go on now.
     pub fn replay(&self, session: &Arc<Session>, epoch: u64) -> bool {
         let Some(mut replay) = self.begin_replay(session, epoch) else {
             return false;
@@ -49,7 +49,7 @@ impl Broker {
                 let before = index.checked_sub(1).map(|before| Arc::clone(&topics[before]));
                 replay.go_back(before);
                 state.replays.push_front(replay);
-                return false;
+                return index > 0;
             }
             let mut cx = batch.context();
             let through = replay.terms.through.clone();
@@ -63,7 +63,7 @@ impl Broker {
         if more {
             state.replays.push_front(replay);
         }
-        !state.replays.is_empty()
+        true
     }
 
     fn begin_replay(&self, session: &Session, epoch: u64) -> Option<Replay> {

@@ -44,8 +44,6 @@ pub(super) struct Client {
     pub(super) aliases: Option<Box<Aliases>>,
     pub(super) routes: Option<Box<RouteCache>>,
     pub(super) exchange: Option<Box<dyn Exchange>>,
-    /// Retained Messages wait to be sent.
-    pub(super) replaying: bool,
     /// How the session is to be closed.
     pub(super) ending: Ending,
 }
@@ -284,7 +282,6 @@ impl Client {
         }
         .encode(self.version, self.out.tail());
         self.packets_sent += 1;
-        self.replaying = true;
         Ok(())
     }
 

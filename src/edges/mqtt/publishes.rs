@@ -93,8 +93,10 @@ impl<'d> Publishes<'d> {
         if publish.retain && !mqtt.retain_available {
             return Err(NO_RETAIN.into());
         }
-        let malformed_payload = !publish.properties.is_empty()
-            && Self::check_properties(client, publish)?;
+        let mut fault = None;
+        if !publish.properties.is_empty() && Self::check_properties(client, publish)? {
+            fault = Some((NOT_UTF8, Dropped::PayloadFormat));
+        }
         let alone = publish.retain || publish.payload.len() >= crate::broker::SHARED_PAYLOAD_MIN;
         let same = self
             .topic
@@ -103,10 +105,14 @@ impl<'d> Publishes<'d> {
         if !same || alone {
             self.route(client, batch)?;
             if !same {
-                topic::name_is_valid(topic.as_str(), &client.topic_limits).map_err(|error| {
-                    Fault::new(ReasonCode::TopicNameInvalid, "[MQTT-3.3.2-1]", error.as_str())
-                })?;
-                self.topic = Some(topic);
+                match topic::name_is_valid(topic.as_str(), &client.topic_limits) {
+                    Ok(()) => self.topic = Some(topic),
+                    Err(error) => {
+                        let reason = ReasonCode::TopicNameInvalid;
+                        let invalid = Fault::new(reason, "[MQTT-3.3.2-1]", error.as_str());
+                        fault = Some((invalid, Dropped::TopicInvalid));
+                    }
+                }
             }
         }
         if publish.qos == QoS::ExactlyOnce
@@ -128,16 +134,14 @@ impl<'d> Publishes<'d> {
                 Err(why) => return Err(Farewell::Closing(why)),
             }
         }
-        if malformed_payload {
+        if let Some((fault, dropped)) = fault {
             self.route(client, batch)?;
-            return refuse(
-                client,
-                batch,
-                &[publish.packet_id],
-                publish.qos,
-                &NOT_UTF8,
-                Dropped::PayloadFormat,
-            );
+            if publish.packet_id.is_none() {
+                // There is no acknowledgement that could say it.
+                batch.refused(dropped, 1);
+                return Err(fault.into());
+            }
+            return refuse(client, batch, publish.packet_id, publish.qos, &fault, dropped);
         }
         self.publications.push(Publication {
             qos: publish.qos,
@@ -227,12 +231,12 @@ impl<'d> Publishes<'d> {
                 Ok(())
             }
             Err(refused) => {
-                let (fault, dropped) = match (refused, client.version.is_v5()) {
-                    (Refused::NotAuthorized, _) => (&NOT_AUTHORIZED, Dropped::PublishDenied),
-                    (Refused::RetainedFull, _) => (&RETAINED_FULL, Dropped::RetainedFull),
+                let (fault, dropped) = match refused {
+                    Refused::NotAuthorized => (&NOT_AUTHORIZED, Dropped::PublishDenied),
+                    Refused::RetainedFull => (&RETAINED_FULL, Dropped::RetainedFull),
                 };
                 for (publication, id) in self.publications.iter().zip(&self.ids) {
-                    refuse(client, batch, &[*id], publication.qos, fault, dropped)?;
+                    refuse(client, batch, *id, publication.qos, fault, dropped)?;
                 }
                 Ok(())
             }
@@ -246,23 +250,23 @@ impl<'d> Publishes<'d> {
 fn refuse(
     client: &mut Client,
     batch: &mut Batch<'_>,
-    ids: &[Option<PacketId>],
+    id: Option<PacketId>,
     qos: QoS,
     fault: &Fault,
     dropped: Dropped,
 ) -> Result<(), Farewell> {
-    batch.refused(dropped, ids.len() as u64);
-    for id in ids.iter().flatten() {
+    batch.refused(dropped, 1);
+    if let Some(id) = id {
         if !client.version.is_v5() {
             return Err(fault.clone().into());
         }
         let kind = if qos == QoS::ExactlyOnce {
-            client.edge.broker.release(&client.session, client.epoch, *id);
+            client.edge.broker.release(&client.session, client.epoch, id);
             AckKind::PubRec
         } else {
             AckKind::PubAck
         };
-        client.reply(kind, *id, fault.reason);
+        client.reply(kind, id, fault.reason);
     }
     Ok(())
 }

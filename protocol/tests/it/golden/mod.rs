@@ -6,6 +6,7 @@
 mod acks;
 mod connack;
 mod connect;
+mod connect_will;
 mod disconnect_auth;
 mod framing;
 mod publish;
@@ -135,6 +136,7 @@ fn table() -> Vec<Case> {
     [
         framing::cases(),
         connect::cases(),
+        connect_will::cases(),
         connack::cases(),
         publish::cases(),
         acks::cases(),
