@@ -116,6 +116,9 @@ impl<'a> Publish<'a> {
         more: Properties<'_>,
         out: &mut Vec<u8>,
     ) -> Option<usize> {
+        if self.remaining_len(version, more.as_bytes().len()) > REMAINING_LENGTH_MAX {
+            return None;
+        }
         let packet_id_at = self.encode_head(version, more, self.payload.len(), out);
         out.extend_from_slice(self.payload);
         packet_id_at
@@ -136,28 +139,17 @@ impl<'a> Publish<'a> {
         if remaining > REMAINING_LENGTH_MAX {
             return None;
         }
-<<<<<<< HEAD
-        out.reserve(1 + 4 + remaining - self.payload.len() + room);
-        out.push(
-            PUBLISH << 4
-                | if self.dup { DUP } else { 0 }
-                | self.qos.as_u8() << 1
-                | u8::from(self.retain),
-        );
-        writer::variable(out, remaining);
-=======
         let first_byte = PUBLISH << 4
             | if self.dup { DUP } else { 0 }
             | self.qos.as_u8() << 1
             | u8::from(self.retain);
-        out.reserve(1 + 4 + remaining);
+        out.reserve(1 + 4 + remaining - self.payload.len() + room);
         if remaining < 0x80 {
             out.extend_from_slice(&[first_byte, remaining as u8]);
         } else {
             out.push(first_byte);
             writer::variable(out, remaining);
         }
->>>>>>> bench
         writer::string(out, self.topic);
         let packet_id_at = match self.qos {
             QoS::AtMostOnce => None,
