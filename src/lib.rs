@@ -1,1 +1,3 @@
 //! Tidings: one broker for devices, services and browsers.
+
+pub mod store;
