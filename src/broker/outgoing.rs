@@ -135,6 +135,19 @@ pub struct Outgoing {
     /// Messages sent and not complete: what Receive Maximum bounds.
     inflight: usize,
     bytes: usize,
+    /// What became of entries since it was last asked for; none if nobody keeps a record of it.
+    finished: Option<Vec<Finished>>,
+}
+
+/// An entry that needs its message no more.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// Its message.
+    pub message: Option<Arc<Message>>,
+    /// Whether PUBREL is still to be acknowledged; otherwise nothing is left to do.
+    pub released: bool,
 }
 
 fn packet_id(sequence: u64) -> PacketId {
@@ -142,6 +155,16 @@ fn packet_id(sequence: u64) -> PacketId {
 }
 
 impl Outgoing {
+    /// Has it remember what became of entries from now on.
+    pub fn keep_record(&mut self) {
+        self.finished.get_or_insert_default();
+    }
+
+    /// What became of entries, for whoever keeps a record of it.
+    pub fn finished(&mut self) -> Option<&mut Vec<Finished>> {
+        self.finished.as_mut().filter(|finished| !finished.is_empty())
+    }
+
     /// Messages that are not complete.
     pub fn len(&self) -> usize {
         self.slots.len()
@@ -174,13 +197,14 @@ impl Outgoing {
             .min(SPAN_MAX.saturating_sub(self.slots.len()))
     }
 
-    /// Queues a message.
-    pub fn push(&mut self, slot: Slot) {
+    /// Queues a message, and answers its sequence number.
+    pub fn push(&mut self, slot: Slot) -> u64 {
         while self.same_identifier(self.slots.len()).any(|slot| slot.holds_identifier()) {
             self.slots.push_back(Slot::passed_over());
         }
         self.bytes += slot.size();
         self.slots.push_back(slot);
+        self.base + self.slots.len() as u64 - 1
     }
 
     /// The slots before this position that have its Packet Identifier.
@@ -188,16 +212,15 @@ impl Outgoing {
         (1..=at / SPAN_MAX).map(move |times| &self.slots[at - times * SPAN_MAX])
     }
 
-    /// Queues a message of QoS 1 or 2 that is being sent at this moment, and gives its Packet
-    /// Identifier. Nothing may be waiting, and there must be [`Outgoing::room`].
-    pub fn push_sent(&mut self, mut slot: Slot) -> PacketId {
+    /// Queues a message of QoS 1 or 2 that is being sent at this moment, and gives its sequence
+    /// number and Packet Identifier. Nothing may be waiting, and there must be [`Outgoing::room`].
+    pub fn push_sent(&mut self, mut slot: Slot) -> (u64, PacketId) {
         debug_assert!(!self.has_waiting());
-        let sequence = self.base + self.slots.len() as u64;
         slot.progress = Progress::Sent;
-        self.push(slot);
+        let sequence = self.push(slot);
         self.next = self.slots.len();
         self.inflight += 1;
-        packet_id(sequence)
+        (sequence, packet_id(sequence))
     }
 
     /// The next message to send: marked as sent, with its Packet Identifier. A released one wants
@@ -267,8 +290,15 @@ impl Outgoing {
         let slot = &mut self.slots[at];
         self.bytes -= slot.size();
         slot.progress = Progress::Done;
-        slot.message = None;
+        let message = slot.message.take();
         slot.through = None;
+        if let Some(finished) = &mut self.finished {
+            finished.push(Finished {
+                sequence: self.base + at as u64,
+                message,
+                released: false,
+            });
+        }
         while self
             .slots
             .front()
@@ -303,7 +333,14 @@ impl Outgoing {
                 // The payload is the receiver's now; only the identifier is still needed.
                 self.bytes -= slot.size();
                 slot.progress = Progress::Released(true);
-                slot.message = None;
+                let message = slot.message.take();
+                if let Some(finished) = &mut self.finished {
+                    finished.push(Finished {
+                        sequence: self.base + at as u64,
+                        message,
+                        released: true,
+                    });
+                }
                 Ok(())
             }
             (Acknowledgement::Received, QoS::ExactlyOnce, Progress::Released(_)) => Ok(()),

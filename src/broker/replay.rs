@@ -53,7 +53,12 @@ impl Broker {
             }
             let mut cx = batch.context();
             let through = replay.terms.through.clone();
-            deliver_message(&mut state, message, qos, true, through, &mut cx);
+            let by = through.clone();
+            let kept = Arc::clone(&message);
+            let queued = deliver_message(&mut state, message, qos, true, through, &mut cx);
+            if let Some(sequence) = queued.filter(|_| state.kept) {
+                self.keep_entry(session.number(), sequence, &kept, qos, true, by.as_ref());
+            }
             session.refresh_readiness(&state);
         }
         let mut state = session.lock();

@@ -18,6 +18,7 @@ use tidings_protocol::mqtt::fixed_header;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Edge;
+use super::answers::WAITING_MAX;
 use super::farewell::Farewell;
 use super::handshake::{Refusal, handshake};
 use super::inbound::Client;
@@ -84,6 +85,8 @@ where
             },
             topic_limits: edge.broker.topic_limits(),
             out: Default::default(),
+            answers: Default::default(),
+            last_ticket: Default::default(),
             packets_sent: 1,
             aliases: None,
             routes: None,
@@ -143,7 +146,7 @@ impl Connection {
     {
         for _ in 0..READS_MAX {
             let mut read = Poll::Pending;
-            let reading = self.client.out.len() < UNWRITTEN_MAX;
+            let reading = self.may_read(cx);
             if reading {
                 read = self.read(stream, cx);
             }
@@ -155,13 +158,22 @@ impl Connection {
             }
             // Whoever puts something into the outbox from here on wakes this task, and so does
             // the stream.
-            let writing = !self.client.out.is_empty();
-            if read.is_pending() && (reading || writing) {
+            if read.is_pending() && (reading || !self.may_read(cx)) {
                 return Poll::Pending;
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether more may be read: not while the client does not take its answers, nor while it
+    /// waits for the disk with more than its share.
+    fn may_read(&self, cx: &mut Context<'_>) -> bool {
+        let client = &self.client;
+        client.out.len() < UNWRITTEN_MAX
+            && client.answers.len() < WAITING_MAX
+            && !(client.answers.len() > 0
+                && client.edge.broker.store().register_pressure(cx.waker()))
     }
 
     /// Reads once, and handles what is complete.
@@ -255,6 +267,12 @@ impl Connection {
         let client = &mut self.client;
         let broker = Arc::clone(&client.edge.broker);
         broker.stats.packets_sent.add(std::mem::take(&mut client.packets_sent));
+        if client.answers.len() > 0 {
+            client
+                .answers
+                .release(&broker, client.version, &mut client.out, cx.waker())
+                .map_err(Farewell::Closing)?;
+        }
         loop {
             let waiting = if self.blocked {
                 // What it does not take stays in its session, where the limits are.
