@@ -28,6 +28,11 @@ fn main() -> ExitCode {
         Task::Check(options) => cli::check::run(&options, &mut std::io::stdout()),
         Task::Config => print_defaults(),
         Task::Passwd(options) => cli::passwd::run(&options),
+        Task::Publish(options) => talk(cli::publish::run(&options)),
+        Task::Subscribe(options) => {
+            let stop = tokio::signal::ctrl_c();
+            talk(cli::subscribe::run(&options, &mut std::io::stdout(), stop))
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,6 +45,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs a client: one connection needs one thread.
+fn talk(client: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .context("the runtime cannot be started")?
+        .block_on(client)
 }
 
 fn print_defaults() -> anyhow::Result<()> {

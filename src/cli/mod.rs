@@ -4,8 +4,13 @@
 //! `main` calls it and turns the outcome into an exit code.
 
 pub mod check;
+mod client;
 pub mod passwd;
+pub mod publish;
+pub mod subscribe;
 mod terminal;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
@@ -58,6 +63,10 @@ enum Command {
     /// against the verifier than against the hash: leave it out with --no-scram where no client
     /// needs it, and do not let the file be read by others.
     Passwd(passwd::Options),
+    /// Publish a message to a broker, and wait until it is acknowledged
+    Pub(publish::Options),
+    /// Subscribe at a broker, and write the messages to standard output as they come
+    Sub(subscribe::Options),
 }
 
 /// What to do, with its options gathered.
@@ -67,6 +76,8 @@ pub enum Task {
     Check(ConfigOptions),
     Config,
     Passwd(passwd::Options),
+    Publish(publish::Options),
+    Subscribe(subscribe::Options),
 }
 
 impl CommandLine {
@@ -86,6 +97,8 @@ impl CommandLine {
             }
             Some(Command::Config) => Ok(Task::Config),
             Some(Command::Passwd(options)) => Ok(Task::Passwd(options)),
+            Some(Command::Pub(options)) => Ok(Task::Publish(options)),
+            Some(Command::Sub(options)) => Ok(Task::Subscribe(options)),
         }
     }
 }
@@ -116,72 +129,5 @@ impl ConfigOptions {
             sources = sources.read_file(file)?;
         }
         Config::load(&sources)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn task(arguments: &[&str]) -> Result<Task, clap::Error> {
-        let arguments = std::iter::once(&"tidings").chain(arguments);
-        CommandLine::try_parse_from(arguments)?.task()
-    }
-
-    #[test]
-    fn the_command_line_is_well_formed() {
-        use clap::CommandFactory;
-        CommandLine::command().debug_assert();
-    }
-
-    #[test]
-    fn options_before_and_after_the_command_add_up() {
-        let check = |arguments: &[&str], config: Option<&str>, set: &[&str]| match task(arguments) {
-            Ok(Task::Serve(options) | Task::Check(options)) => {
-                assert_eq!(
-                    options.config.as_deref(),
-                    config.map(Path::new),
-                    "{arguments:?}"
-                );
-                assert_eq!(options.set, set, "{arguments:?}");
-            }
-            other => panic!("{arguments:?}: {other:?}"),
-        };
-        check(&[], None, &[]);
-        check(&["--set", "a=1", "--set", "b=2"], None, &["a=1", "b=2"]);
-        check(
-            &["serve", "--config", "f", "--set=a=1"],
-            Some("f"),
-            &["a=1"],
-        );
-        check(
-            &["--set", "a=1", "--config", "f", "serve", "--set", "b=2"],
-            Some("f"),
-            &["a=1", "b=2"],
-        );
-        check(&["--config", "f", "check", "--config", "g"], Some("g"), &[]);
-    }
-
-    #[test]
-    fn what_has_no_meaning_is_refused() {
-        for arguments in [
-            &["--set", "a=1", "passwd", "f", "u"][..],
-            &["--config", "f", "config"],
-            &["passwd", "f"],
-            &["passwd", "f", "u", "--batch"],
-            &["passwd", "f", "u", "--delete", "--stdin"],
-            &[
-                "passwd",
-                "f",
-                "u",
-                "--no-scram",
-                "--scram-iterations",
-                "5000",
-            ],
-            &["passwd", "f", "u", "--scram-iterations", "1"],
-            &["start"],
-        ] {
-            assert!(task(arguments).is_err(), "{arguments:?}");
-        }
     }
 }
