@@ -7,7 +7,8 @@
 //! - DUP is set on what is sent again and on nothing else, and what is sent again keeps its Packet Identifier and order;
 //! - Packet Identifiers in flight are unique, and never more than Receive Maximum.
 //!
-//! A failure prints its seed; `TIDINGS_HISTORY_SEED=<seed>` repeats that history alone.
+//! A failure prints its seed; `TIDINGS_HISTORY_SEED=<seed>` repeats that history alone, and `TIDINGS_HISTORY_SECONDS`
+//! says for how long new ones are tried (8).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -231,7 +232,7 @@ impl World {
             connect = connect.property(Property::ReceiveMaximum(receive_maximum));
             connect = connect.session_expiry(if persistent { 3600 } else { 0 });
         }
-        let expected = self.actors[client].session_exists && !clean;
+        let expected = self.actors[client].session_exists && self.actors[client].persistent && !clean;
         self.say(format!("{client} connects, clean {clean}, persistent {persistent}, window {receive_maximum}"));
         let connection = self.broker.connect(connect).await;
         if version != Version::V31 && connection.connack.session_present != expected {
@@ -292,14 +293,6 @@ impl World {
                 duty.qos = None;
             }
         }
-        // And of those that had no duty before.
-        for (message, known) in self.messages.iter().enumerate().filter(|(_, known)| !known.acknowledged && known.qos > 0) {
-            let session = self.actors[client].session;
-            let exists = self.duties.iter().any(|duty| duty.client == client && duty.message == message);
-            if !exists && known.step > 0 {
-                self.duties.push(Duty { message, client, session, qos: None });
-            }
-        }
     }
 
     async fn subscribe(&mut self, client: usize) {
@@ -347,7 +340,7 @@ impl World {
                 }
             }
             self.say(format!("{client} publishes {number} on {topic} with QoS {qos}"));
-            packets.push(publish_numbered(&self.messages[number], &outgoing).into());
+            packets.push(publish(&self.messages[number], &outgoing).into());
             if qos > 0 {
                 self.actors[client].outgoing.push_back(outgoing);
             }
@@ -446,7 +439,9 @@ impl World {
             self.fail("[MQTT-4.3.3-10] QoS 2 twice");
         }
         let key = (message.publisher, message.topic);
-        if qos > 0 && before == 0 {
+        // A QoS 1 message that its publisher sent again is a new one to the broker, and takes its place anew.
+        let placed_anew = message.sent_again && message.qos == 1;
+        if qos > 0 && before == 0 && !placed_anew {
             if actor.last.get(&key).is_some_and(|last| *last > number) {
                 self.fail(&format!("[MQTT-4.6.0-5] {number} after {}", actor.last[&key]));
             }
@@ -568,10 +563,6 @@ impl World {
 }
 
 fn publish(message: &Message, outgoing: &Outgoing) -> Publish {
-    publish_numbered(message, outgoing)
-}
-
-fn publish_numbered(message: &Message, outgoing: &Outgoing) -> Publish {
     Publish::new(message.topic, outgoing.message.to_string()).qos(message.qos).id(outgoing.id)
 }
 
@@ -591,9 +582,13 @@ async fn random_histories_keep_every_promise() {
     }
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     let mut seed = since_epoch.as_nanos() as u64 % 1_000_000_000_000;
+    let seconds = std::env::var("TIDINGS_HISTORY_SECONDS").map_or(8, |text| text.parse().expect("a number of seconds"));
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(8) {
+    let mut count = 0;
+    while began.elapsed() < Duration::from_secs(seconds) {
         history(seed).await;
         seed += 1;
+        count += 1;
     }
+    println!("{count} histories");
 }

@@ -4,6 +4,7 @@
 mod harness;
 
 mod auth;
+mod clauses;
 mod config;
 mod connect;
 mod flow;
