@@ -79,7 +79,7 @@ pub fn run(options: &CompareOptions) -> Result<()> {
     }
     let mut comparison = Comparison {
         options: options.clone(),
-        command: std::env::args().skip(2).collect::<Vec<_>>().join(" "),
+        command: command(),
         commit: machine::commit(),
         date: machine::today(),
         peers: choose_peers(options)?,
@@ -119,6 +119,17 @@ pub fn run(options: &CompareOptions) -> Result<()> {
     print!("{}", table::summary(&comparison));
     println!("{}", output.join("README.md").display());
     Ok(())
+}
+
+/// The arguments, without where this machine has its programs.
+fn command() -> String {
+    let arguments = std::env::args()
+        .skip(2)
+        .map(|argument| match argument.split_once('=') {
+            Some((name, path)) if path.contains('/') => format!("{name}=PATH"),
+            _ => argument,
+        });
+    arguments.collect::<Vec<_>>().join(" ")
 }
 
 fn choose_peers(options: &CompareOptions) -> Result<Vec<Peer>> {
@@ -217,7 +228,10 @@ impl Comparison {
             }
             self.run_broker(row, peer, directory)
         };
-        Some(outcome.unwrap_or_else(|error| Run::Failed(format!("{error:#}"))))
+        Some(outcome.unwrap_or_else(|error| {
+            let why = format!("{error:#}").replace(&*directory.to_string_lossy(), "DIRECTORY");
+            Run::Failed(why)
+        }))
     }
 
     fn run_broker(&self, row: &Row, peer: &Peer, directory: &Path) -> Result<Run> {
