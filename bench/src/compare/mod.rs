@@ -23,10 +23,10 @@ use serde_json::{Map, Value, json};
 use machine::Machine;
 use peers::{FLOOR, Peer, Running, TIDINGS};
 use results::{Results, Run};
-use rows::{Floor, ROWS, Row};
+use rows::{Better, Floor, ROWS, Row};
 
 /// A run that takes longer hangs.
-const RUN_TIMEOUT: Duration = Duration::from_secs(240);
+const RUN_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct CompareOptions {
@@ -256,6 +256,17 @@ impl Comparison {
         arguments.extend(row.arguments.iter().map(|argument| (*argument).to_owned()));
         let report = generate(&arguments, &mut broker)?;
         ensure!(broker.is_alive(), "the broker ended during the run");
+        // The cost of a message that did not come is not 0.
+        let delivered = report.get("delivered").and_then(Value::as_u64);
+        if delivered == Some(0) || figures_are_zero(row, &report) {
+            let error = report
+                .get("errors")
+                .and_then(|errors| errors.get(0)?.as_str());
+            bail!(
+                "nothing was delivered: {}",
+                error.unwrap_or("no error was seen")
+            );
+        }
         Ok(Run::Done(report))
     }
 
@@ -276,6 +287,17 @@ impl Comparison {
         }
         Ok(Run::Done(report))
     }
+}
+
+/// All that should be more than nothing is nothing.
+fn figures_are_zero(row: &Row, report: &Map<String, Value>) -> bool {
+    let mut rates = row
+        .figures
+        .iter()
+        .filter(|figure| figure.better == Better::More)
+        .peekable();
+    rates.peek().is_some()
+        && rates.all(|figure| report.get(figure.key).and_then(Value::as_f64) == Some(0.0))
 }
 
 /// The figures of one run in a line.
