@@ -351,6 +351,8 @@ pub const ROWS: &[Row] = &[
         id: "drain",
         title: "400,000 messages to 100 sessions that return",
         scenario: "drain",
+        // Some pause for seconds between two batches.
+        arguments: &["--stall", "20"],
         leaves: true,
         qos: 1,
         figures: &[RATE, CPU],
