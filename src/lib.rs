@@ -10,5 +10,6 @@ pub mod config;
 pub mod edges;
 pub mod ops;
 mod server;
+pub mod store;
 
 pub use server::{Addresses, Server, StartError};
