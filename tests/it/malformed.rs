@@ -325,14 +325,25 @@ fn connect_with_flags(version: Version, flags: u8, payload: &[u8]) -> Vec<u8> {
 
 fn connect_with_properties(properties: &[u8]) -> Vec<u8> {
     let mut body = Bytes::new();
-    body.string("MQTT").u8(5).u8(2).u16(60).varint(properties.len()).raw(properties).string("offender");
+    body.string("MQTT")
+        .u8(5)
+        .u8(2)
+        .u16(60)
+        .varint(properties.len())
+        .raw(properties)
+        .string("offender");
     body.packet(0x10)
 }
 
 /// A version 5 CONNECT with this Will, raw.
 fn connect_with_will(properties: &[u8], topic: &[u8]) -> Vec<u8> {
     let mut payload = Bytes::new();
-    payload.string("offender").varint(properties.len()).raw(properties).binary(topic).binary(b"will");
+    payload
+        .string("offender")
+        .varint(properties.len())
+        .raw(properties)
+        .binary(topic)
+        .binary(b"will");
     connect_with_flags(Version::V5, 0x06, &payload.0)
 }
 
@@ -456,7 +467,12 @@ async fn the_first_packet_must_be_connect() {
         let mut unsubscribe = Unsubscribe::new(&["#"]);
         unsubscribe.packet_id = 1;
         let firsts: [Packet; 11] = [
-            ConnAck { session_present: false, reason: Reason::SUCCESS, properties: Vec::new() }.into(),
+            ConnAck {
+                session_present: false,
+                reason: Reason::SUCCESS,
+                properties: Vec::new(),
+            }
+            .into(),
             Publish::new("a", "must not arrive").into(),
             Publish::new("a", "must not arrive").qos(2).id(1).into(),
             Packet::PubAck(Ack::new(1)),
@@ -466,11 +482,17 @@ async fn the_first_packet_must_be_connect() {
             unsubscribe.into(),
             Packet::PingReq,
             Disconnect::new(Reason::SUCCESS).into(),
-            Auth { reason: Reason::CONTINUE_AUTHENTICATION, properties: vec![Property::AuthenticationMethod("SCRAM-SHA-256".into())] }.into(),
+            Auth {
+                reason: Reason::CONTINUE_AUTHENTICATION,
+                properties: vec![Property::AuthenticationMethod("SCRAM-SHA-256".into())],
+            }
+            .into(),
         ];
         for packet in firsts {
             let mut client = broker.open(version).await;
-            client.send_all([packet, Connect::new(version, "late").into()]).await;
+            client
+                .send_all([packet, Connect::new(version, "late").into()])
+                .await;
             client.expect_closed().await;
         }
     }
@@ -510,7 +532,8 @@ async fn a_packet_cut_short_by_the_end_of_the_connection_is_nothing() {
             client.send_bytes(&connect[..length]).await;
             client.lose().await;
         }
-        let publish = Packet::from(Publish::new("topic", "must not arrive").qos(1).id(1)).bytes(version);
+        let publish =
+            Packet::from(Publish::new("topic", "must not arrive").qos(1).id(1)).bytes(version);
         for length in 1..publish.len() {
             let mut client = broker.connect(Connect::new(version, "offender")).await;
             client.send_bytes(&publish[..length]).await;
@@ -526,7 +549,9 @@ async fn any_first_byte_is_survived() {
     let broker = Broker::start().await;
     for version in Version::ALL {
         for first_byte in 0..=255u8 {
-            let mut client = broker.connect(Connect::new(version, &format!("offender {first_byte}"))).await;
+            let mut client = broker
+                .connect(Connect::new(version, &format!("offender {first_byte}")))
+                .await;
             let mut body = Bytes::new();
             body.u16(1).string("x");
             client.send_bytes(&body.packet(first_byte)).await;
@@ -564,13 +589,17 @@ async fn packets_before_the_offence_count() {
 async fn an_offence_does_not_cost_the_session() {
     let broker = Broker::start().await;
     for version in Version::ALL {
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
         client.subscribe_to("t", 1).await;
         client.send_bytes(&[0x00, 0x00]).await;
         client.expect_refused(Reason::MALFORMED_PACKET).await;
         let mut publisher = broker.client("publisher").await;
         publisher.publish_text("t", "waiting", 1).await;
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
         client.receive_exactly("t", "waiting").await;
     }
 }

@@ -16,7 +16,11 @@ async fn each_qos_crosses_between_all_versions() {
                 let mut publisher = broker.connect(Connect::new(from, "publisher")).await;
                 publisher.publish_text("t/x", "hello", qos).await;
                 let publish = subscriber.receive_exactly("t/x", "hello").await;
-                assert_eq!((publish.qos, publish.dup, publish.retain), (qos, false, false), "{from:?} to {to:?}");
+                assert_eq!(
+                    (publish.qos, publish.dup, publish.retain),
+                    (qos, false, false),
+                    "{from:?} to {to:?}"
+                );
                 subscriber.expect_nothing().await;
             }
         }
@@ -49,7 +53,11 @@ async fn qos_1_identifier_after_puback_is_a_new_message() {
     subscriber.subscribe_to("t", 1).await;
     for version in Version::ALL {
         let mut publisher = broker.connect(Connect::new(version, "publisher")).await;
-        for publish in [Publish::new("t", "1"), Publish::new("t", "2").dup(), Publish::new("t", "3")] {
+        for publish in [
+            Publish::new("t", "1"),
+            Publish::new("t", "2").dup(),
+            Publish::new("t", "3"),
+        ] {
             publisher.publish(publish.qos(1).id(5)).await;
         }
         for expected in ["1", "2", "3"] {
@@ -69,7 +77,9 @@ async fn qos_2_duplicates_are_delivered_once() {
         for _ in 0..3 {
             publisher.send(Publish::new("t", "once").qos(2).id(5)).await;
             assert_eq!(publisher.expect_pubrec(5).await.reason, Reason::SUCCESS);
-            publisher.send(Publish::new("t", "once").qos(2).id(5).dup()).await;
+            publisher
+                .send(Publish::new("t", "once").qos(2).id(5).dup())
+                .await;
             assert_eq!(publisher.expect_pubrec(5).await.reason, Reason::SUCCESS);
             publisher.send(Packet::PubRel(Ack::new(5))).await;
             assert_eq!(publisher.expect_pubcomp(5).await.reason, Reason::SUCCESS);
@@ -88,7 +98,12 @@ async fn qos_2_duplicates_in_one_batch_are_delivered_once() {
     let mut publisher = broker.client("publisher").await;
     let publish = Publish::new("t", "once").qos(2).id(5);
     publisher
-        .send_all([publish.clone().into(), publish.clone().dup().into(), publish.dup().into(), Packet::PubRel(Ack::new(5))])
+        .send_all([
+            publish.clone().into(),
+            publish.clone().dup().into(),
+            publish.dup().into(),
+            Packet::PubRel(Ack::new(5)),
+        ])
         .await;
     for _ in 0..3 {
         publisher.expect_pubrec(5).await;
@@ -106,7 +121,9 @@ async fn qos_2_identifier_after_pubcomp_is_a_new_message() {
     subscriber.subscribe_to("t", 2).await;
     let mut publisher = broker.client("publisher").await;
     for payload in ["1", "2", "3"] {
-        publisher.publish(Publish::new("t", payload).qos(2).id(5)).await;
+        publisher
+            .publish(Publish::new("t", payload).qos(2).id(5))
+            .await;
         subscriber.receive_exactly("t", payload).await;
     }
 }
@@ -144,7 +161,10 @@ async fn v5_pubrec_of_an_unknown_identifier_gets_pubrel_not_found() {
     let broker = Broker::start().await;
     let mut client = broker.client("a").await;
     client.send(Packet::PubRec(Ack::new(99))).await;
-    assert_eq!(client.expect_pubrel(99).await.reason, Reason::PACKET_IDENTIFIER_NOT_FOUND);
+    assert_eq!(
+        client.expect_pubrel(99).await.reason,
+        Reason::PACKET_IDENTIFIER_NOT_FOUND
+    );
     client.send(Packet::PubComp(Ack::new(99))).await;
     client.expect_nothing().await;
 }
@@ -156,7 +176,9 @@ async fn acknowledgements_of_unknown_identifiers_are_ignored() {
     for version in Version::ALL {
         let mut client = broker.connect(Connect::new(version, "a")).await;
         client.subscribe_to("t", 1).await;
-        client.send_all([Packet::PubAck(Ack::new(99)), Packet::PubComp(Ack::new(98))]).await;
+        client
+            .send_all([Packet::PubAck(Ack::new(99)), Packet::PubComp(Ack::new(98))])
+            .await;
         client.expect_nothing().await;
         client.publish_text("t", "x", 1).await;
         client.receive_exactly("t", "x").await;
@@ -168,14 +190,20 @@ async fn acknowledgements_of_unknown_identifiers_are_ignored() {
 #[tokio::test]
 async fn puback_for_a_qos_2_message_does_not_settle_it() {
     let broker = Broker::start().await;
-    let mut subscriber = broker.connect(Connect::v311("subscriber").persistent()).await;
+    let mut subscriber = broker
+        .connect(Connect::v311("subscriber").persistent())
+        .await;
     subscriber.subscribe_to("t", 2).await;
     let mut publisher = broker.client("publisher").await;
     publisher.publish_text("t", "x", 2).await;
     let publish = subscriber.expect_publish().await;
-    subscriber.send(Packet::PubAck(Ack::new(publish.packet_id))).await;
+    subscriber
+        .send(Packet::PubAck(Ack::new(publish.packet_id)))
+        .await;
     drop(subscriber);
-    let mut subscriber = broker.connect(Connect::v311("subscriber").persistent()).await;
+    let mut subscriber = broker
+        .connect(Connect::v311("subscriber").persistent())
+        .await;
     let again = subscriber.expect_publish().await;
     assert_eq!((again.packet_id, again.dup), (publish.packet_id, true));
     subscriber.acknowledge(&again).await;
@@ -191,7 +219,9 @@ async fn dup_is_not_propagated() {
     for version in Version::ALL {
         let mut publisher = broker.connect(Connect::new(version, "publisher")).await;
         for qos in 1..=2 {
-            publisher.publish(Publish::new("t", "x").qos(qos).dup()).await;
+            publisher
+                .publish(Publish::new("t", "x").qos(qos).dup())
+                .await;
             assert!(!subscriber.receive().await.dup);
         }
     }
@@ -218,8 +248,18 @@ async fn qos_2_identifier_after_a_refusal_is_a_new_message() {
     let mut client = broker.client("a").await;
     client.subscribe_to("t", 2).await;
     for _ in 0..2 {
-        assert!(client.publish(Publish::new("$SYS/x", "refused").qos(2).id(5)).await.is_error());
-        assert_eq!(client.publish(Publish::new("t", "taken").qos(2).id(5).dup()).await, Reason::SUCCESS);
+        assert!(
+            client
+                .publish(Publish::new("$SYS/x", "refused").qos(2).id(5))
+                .await
+                .is_error()
+        );
+        assert_eq!(
+            client
+                .publish(Publish::new("t", "taken").qos(2).id(5).dup())
+                .await,
+            Reason::SUCCESS
+        );
         client.receive_exactly("t", "taken").await;
     }
     client.expect_nothing().await;
@@ -233,7 +273,10 @@ async fn messages_without_subscribers_are_acknowledged() {
         let mut client = broker.connect(Connect::new(version, "a")).await;
         for qos in 1..=2 {
             let reason = client.publish(Publish::new("nobody", "x").qos(qos)).await;
-            assert!(matches!(reason, Reason::SUCCESS | Reason::NO_MATCHING_SUBSCRIBERS), "{reason:?}");
+            assert!(
+                matches!(reason, Reason::SUCCESS | Reason::NO_MATCHING_SUBSCRIBERS),
+                "{reason:?}"
+            );
         }
     }
 }
@@ -248,9 +291,14 @@ async fn packet_identifiers_in_flight_are_unique() {
     let mut publisher = broker.client("publisher").await;
     let mut seen = std::collections::HashSet::new();
     for number in 0..200 {
-        publisher.publish_text("t", &number.to_string(), 1 + number % 2).await;
+        publisher
+            .publish_text("t", &number.to_string(), 1 + number % 2)
+            .await;
         let publish = subscriber.expect_publish().await;
-        assert!(seen.insert(publish.packet_id), "{publish:?} while its identifier is in flight");
+        assert!(
+            seen.insert(publish.packet_id),
+            "{publish:?} while its identifier is in flight"
+        );
     }
 }
 
@@ -264,14 +312,20 @@ async fn packet_identifiers_wrap_around_those_in_flight() {
     publisher.publish_text("t", "held", 1).await;
     let held = subscriber.expect_publish().await;
     for batch in 0..140u32 {
-        publisher.send_all((1..=500).map(|id| Publish::new("t", batch.to_be_bytes()).qos(1).id(id).into())).await;
+        publisher
+            .send_all(
+                (1..=500).map(|id| Publish::new("t", batch.to_be_bytes()).qos(1).id(id).into()),
+            )
+            .await;
         for id in 1..=500 {
             publisher.expect_puback(id).await;
         }
         for _ in 0..500 {
             let publish = subscriber.expect_publish().await;
             assert_ne!(publish.packet_id, held.packet_id, "in batch {batch}");
-            subscriber.send(Packet::PubAck(Ack::new(publish.packet_id))).await;
+            subscriber
+                .send(Packet::PubAck(Ack::new(publish.packet_id)))
+                .await;
         }
     }
 }
@@ -288,7 +342,11 @@ async fn order_of_a_publisher_is_kept_at_each_qos() {
         publisher
             .send_all((1..=500).map(|number: u16| {
                 let publish = Publish::new("t", number.to_string()).qos(qos);
-                if qos > 0 { publish.id(number).into() } else { publish.into() }
+                if qos > 0 {
+                    publish.id(number).into()
+                } else {
+                    publish.into()
+                }
             }))
             .await;
         if qos == 2 {
@@ -313,7 +371,11 @@ async fn order_is_kept_across_qos() {
     publisher
         .send_all((1..=300u16).map(|number| {
             let publish = Publish::new("t", number.to_string()).qos((number % 3) as u8);
-            if number % 3 > 0 { publish.id(number).into() } else { publish.into() }
+            if number % 3 > 0 {
+                publish.id(number).into()
+            } else {
+                publish.into()
+            }
         }))
         .await;
     for number in 1..=300 {
@@ -328,7 +390,9 @@ async fn acknowledgements_keep_the_order_of_messages() {
     let broker = Broker::start().await;
     let mut client = broker.client("a").await;
     for (qos, ids) in [(1, [5, 3, 9, 1]), (2, [7, 2, 8, 4])] {
-        client.send_all(ids.map(|id| Publish::new("t", "x").qos(qos).id(id).into())).await;
+        client
+            .send_all(ids.map(|id| Publish::new("t", "x").qos(qos).id(id).into()))
+            .await;
         for id in ids {
             match client.next().await {
                 Packet::PubAck(ack) if qos == 1 => assert_eq!(ack.packet_id, id),
@@ -352,7 +416,9 @@ async fn pubrel_keeps_the_order_of_pubrec() {
         ids.push(subscriber.expect_publish().await.packet_id);
     }
     ids.rotate_left(2);
-    subscriber.send_all(ids.iter().map(|id| Packet::PubRec(Ack::new(*id)))).await;
+    subscriber
+        .send_all(ids.iter().map(|id| Packet::PubRec(Ack::new(*id))))
+        .await;
     for id in ids {
         subscriber.expect(Packet::PubRel(Ack::new(id))).await;
     }
@@ -370,8 +436,16 @@ async fn v5_refusal_by_the_receiver_ends_the_handshake() {
     publisher.publish_text("t", "2", 2).await;
     let first = subscriber.expect_publish().await;
     let second = subscriber.expect_publish().await;
-    subscriber.send(Packet::PubAck(Ack::new(first.packet_id).reason(Reason::NOT_AUTHORIZED))).await;
-    subscriber.send(Packet::PubRec(Ack::new(second.packet_id).reason(Reason::QUOTA_EXCEEDED))).await;
+    subscriber
+        .send(Packet::PubAck(
+            Ack::new(first.packet_id).reason(Reason::NOT_AUTHORIZED),
+        ))
+        .await;
+    subscriber
+        .send(Packet::PubRec(
+            Ack::new(second.packet_id).reason(Reason::QUOTA_EXCEEDED),
+        ))
+        .await;
     subscriber.expect_nothing().await;
     subscriber.lose().await;
     let mut subscriber = broker.connect(Connect::v5("subscriber").persistent()).await;
@@ -401,11 +475,17 @@ async fn payloads_of_all_sizes_pass_unchanged() {
     for version in Version::ALL {
         let mut client = broker.connect(Connect::new(version, "a")).await;
         client.subscribe_to("t", 2).await;
-        for size in [0, 1, 110, 120, 121, 122, 123, 124, 125, 126, 127, 128, 16_370, 16_380, 16_384, 65_536, 300_000] {
+        for size in [
+            0, 1, 110, 120, 121, 122, 123, 124, 125, 126, 127, 128, 16_370, 16_380, 16_384, 65_536,
+            300_000,
+        ] {
             let payload: Vec<u8> = (0..size).map(|index| (index * 7 % 251) as u8).collect();
             for qos in 0..=2 {
                 client.publish(Publish::new("t", &payload).qos(qos)).await;
-                assert!(client.receive().await.payload == payload, "{size} bytes at QoS {qos}");
+                assert!(
+                    client.receive().await.payload == payload,
+                    "{size} bytes at QoS {qos}"
+                );
             }
         }
     }
@@ -432,7 +512,20 @@ async fn large_payloads_pass_unchanged() {
 async fn topic_names_are_not_normalised() {
     let broker = Broker::start().await;
     let names = [
-        "/", "//", "a//b", "a/", " ", "a b", "Ä", "A\u{308}", "\u{feff}a", "a\u{feff}", "☃/😀", "\u{10fffd}", "ACCOUNTS", "accounts",
+        "/",
+        "//",
+        "a//b",
+        "a/",
+        " ",
+        "a b",
+        "Ä",
+        "A\u{308}",
+        "\u{feff}a",
+        "a\u{feff}",
+        "☃/😀",
+        "\u{10fffd}",
+        "ACCOUNTS",
+        "accounts",
     ];
     let mut client = broker.client("a").await;
     for name in names {
@@ -470,8 +563,14 @@ async fn a_batch_of_mixed_packets_is_handled_in_order() {
     let mut unsubscribe = Unsubscribe::new(&["t/#"]);
     unsubscribe.packet_id = 1001;
     let mut packets: Vec<Packet> = vec![Publish::new("t/0", "before").into(), subscribe.into()];
-    packets.extend((1..=100u16).map(|id| Publish::new(&format!("t/{}", id % 7), id.to_string()).into()));
-    packets.extend([Packet::PingReq, unsubscribe.into(), Publish::new("t/1", "after").into()]);
+    packets.extend(
+        (1..=100u16).map(|id| Publish::new(&format!("t/{}", id % 7), id.to_string()).into()),
+    );
+    packets.extend([
+        Packet::PingReq,
+        unsubscribe.into(),
+        Publish::new("t/1", "after").into(),
+    ]);
     client.send_all(packets).await;
     client.expect_suback(1000).await;
     for id in 1..=100 {
@@ -484,6 +583,10 @@ async fn a_batch_of_mixed_packets_is_handled_in_order() {
         assert_eq!(publish.text(), id.to_string());
     }
     client.expect_unsuback(1001).await;
-    client.take("PINGRESP", |packet| matches!(packet, Packet::PingResp).then_some(())).await;
+    client
+        .take("PINGRESP", |packet| {
+            matches!(packet, Packet::PingResp).then_some(())
+        })
+        .await;
     client.expect_nothing().await;
 }

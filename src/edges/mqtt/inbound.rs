@@ -22,8 +22,8 @@ use crate::access::{Exchange, Principal, Step};
 use crate::broker::outbox::Outbox;
 use crate::broker::outgoing::Acknowledgement;
 use crate::broker::session::{Closing, Session};
-use crate::store::Ticket;
 use crate::broker::{Batch, Ending, Request, RouteCache};
+use crate::store::Ticket;
 
 /// A connection's state, apart from its stream.
 pub(super) struct Client {
@@ -215,8 +215,7 @@ impl Client {
         }
         let mut unknown = Vec::new();
         let broker = &self.edge.broker;
-        let ticket =
-            broker.acknowledge(&self.session, self.epoch, acknowledgements, &mut unknown);
+        let ticket = broker.acknowledge(&self.session, self.epoch, acknowledgements, &mut unknown);
         for (index, &(what, id)) in acknowledgements.iter().enumerate() {
             let is_unknown = unknown.binary_search(&index).is_ok();
             if is_unknown {
@@ -391,7 +390,13 @@ impl Client {
     }
 
     /// Acknowledges something, once `ticket` is durable.
-    pub(super) fn reply(&mut self, kind: AckKind, id: PacketId, reason: ReasonCode, ticket: Ticket) {
+    pub(super) fn reply(
+        &mut self,
+        kind: AckKind,
+        id: PacketId,
+        reason: ReasonCode,
+        ticket: Ticket,
+    ) {
         self.answer(Answer::Ack(kind, id, reason), ticket);
     }
 

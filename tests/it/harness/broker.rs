@@ -6,8 +6,8 @@ use tempfile::TempDir;
 use tidings::Server;
 use tidings::config::{Config, Sources};
 
-use super::wire::{ConnAck, Connect, Version};
 use super::Client;
+use super::wire::{ConnAck, Connect, Version};
 
 pub struct Broker {
     pub address: SocketAddr,
@@ -28,9 +28,15 @@ impl Broker {
 
     /// With files that are already in `directory`; in the settings, `{dir}` stands for its path.
     pub async fn within(directory: TempDir, settings: &str) -> Broker {
-        let server = Server::start(configuration(&directory, settings)).await.expect("the broker starts");
+        let server = Server::start(configuration(&directory, settings))
+            .await
+            .expect("the broker starts");
         let address = server.addresses().mqtt[0];
-        Broker { address, server: Some(server), directory }
+        Broker {
+            address,
+            server: Some(server),
+            directory,
+        }
     }
 
     /// This broker's own directory, for files that its configuration names.
@@ -59,7 +65,11 @@ impl Broker {
 
     /// Graceful, as at SIGTERM.
     pub async fn shutdown(mut self) {
-        self.server.take().expect("it runs until here").shutdown().await;
+        self.server
+            .take()
+            .expect("it runs until here")
+            .shutdown()
+            .await;
     }
 }
 
@@ -67,10 +77,16 @@ fn configuration(directory: &TempDir, settings: &str) -> Config {
     let path = directory.path().to_str().expect("a path of UTF-8");
     let sources = Sources::new()
         .file("the scenario's settings", settings.replace("{dir}", path))
-        .set(["mqtt.listen=127.0.0.1:0".to_owned(), format!("store.path={path}/data")]);
+        .set([
+            "mqtt.listen=127.0.0.1:0".to_owned(),
+            format!("store.path={path}/data"),
+        ]);
     Config::load(&sources).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 pub fn scratch() -> TempDir {
-    tempfile::Builder::new().prefix("tidings-it-").tempdir().expect("a temporary directory")
+    tempfile::Builder::new()
+        .prefix("tidings-it-")
+        .tempdir()
+        .expect("a temporary directory")
 }

@@ -16,8 +16,8 @@ pub use broker::{Broker, scratch};
 pub use client::{Client, DEADLINE};
 pub use process::ProcessBroker;
 pub use wire::{
-    Ack, Auth, ConnAck, Connect, Disconnect, Packet, Property, Publish, Reason, Subscribe, Subscription,
-    Unsubscribe, Version, Will,
+    Ack, Auth, ConnAck, Connect, Disconnect, Packet, Property, Publish, Reason, Subscribe,
+    Subscription, Unsubscribe, Version, Will,
 };
 
 /// The value of one property of a list, if it is there: `property!(publish.properties, TopicAlias)`.

@@ -245,7 +245,9 @@ impl Bytes {
 
     pub fn properties(&mut self, properties: &[Property]) -> &mut Bytes {
         let mut section = Bytes::new();
-        properties.iter().for_each(|property| property.put(&mut section));
+        properties
+            .iter()
+            .for_each(|property| property.put(&mut section));
         self.varint(section.0.len()).raw(&section.0)
     }
 
@@ -264,7 +266,10 @@ struct Input<'a> {
 impl<'a> Input<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8], String> {
         if self.bytes.len() < length {
-            return Err(format!("{length} bytes expected, {} left", self.bytes.len()));
+            return Err(format!(
+                "{length} bytes expected, {} left",
+                self.bytes.len()
+            ));
         }
         let (taken, rest) = self.bytes.split_at(length);
         self.bytes = rest;
@@ -276,11 +281,15 @@ impl<'a> Input<'a> {
     }
 
     fn u16(&mut self) -> Result<u16, String> {
-        Ok(u16::from_be_bytes(self.take(2)?.try_into().expect("two bytes")))
+        Ok(u16::from_be_bytes(
+            self.take(2)?.try_into().expect("two bytes"),
+        ))
     }
 
     fn u32(&mut self) -> Result<u32, String> {
-        Ok(u32::from_be_bytes(self.take(4)?.try_into().expect("four bytes")))
+        Ok(u32::from_be_bytes(
+            self.take(4)?.try_into().expect("four bytes"),
+        ))
     }
 
     fn varint(&mut self) -> Result<usize, String> {
@@ -289,7 +298,11 @@ impl<'a> Input<'a> {
             let byte = self.u8()?;
             value |= usize::from(byte & 0x7f) << (7 * position);
             if byte & 0x80 == 0 {
-                return if position > 0 && byte == 0 { Err("a length not minimally encoded".into()) } else { Ok(value) };
+                return if position > 0 && byte == 0 {
+                    Err("a length not minimally encoded".into())
+                } else {
+                    Ok(value)
+                };
             }
         }
         Err("a length of more than four bytes".into())
@@ -301,13 +314,20 @@ impl<'a> Input<'a> {
     }
 
     fn string(&mut self) -> Result<String, String> {
-        let text = String::from_utf8(self.binary()?).map_err(|error| format!("invalid UTF-8: {error}"))?;
-        if text.contains('\0') { Err(format!("U+0000 in {text:?}")) } else { Ok(text) }
+        let text =
+            String::from_utf8(self.binary()?).map_err(|error| format!("invalid UTF-8: {error}"))?;
+        if text.contains('\0') {
+            Err(format!("U+0000 in {text:?}"))
+        } else {
+            Ok(text)
+        }
     }
 
     fn properties(&mut self) -> Result<Vec<Property>, String> {
         let length = self.varint()?;
-        let mut section = Input { bytes: self.take(length)? };
+        let mut section = Input {
+            bytes: self.take(length)?,
+        };
         let mut properties = Vec::new();
         while !section.bytes.is_empty() {
             properties.push(Property::read(&mut section)?);
@@ -402,7 +422,11 @@ impl Connect {
     /// Asks for the existing session, and one that outlives the connection: by an hour in version 5.
     pub fn persistent(self) -> Connect {
         let connect = self.resume();
-        if connect.version == Version::V5 { connect.session_expiry(3600) } else { connect }
+        if connect.version == Version::V5 {
+            connect.session_expiry(3600)
+        } else {
+            connect
+        }
     }
 
     /// Clean Start (clean session) 0.
@@ -417,7 +441,8 @@ impl Connect {
     }
 
     pub fn session_expiry(mut self, seconds: u32) -> Connect {
-        self.properties.retain(|property| !matches!(property, Property::SessionExpiryInterval(_)));
+        self.properties
+            .retain(|property| !matches!(property, Property::SessionExpiryInterval(_)));
         self.property(Property::SessionExpiryInterval(seconds))
     }
 
@@ -449,13 +474,19 @@ impl Connect {
     /// The variable header and payload, for a scenario that breaks them before it sends them.
     pub fn body(&self) -> Bytes {
         let (name, level) = self.version.name_and_level();
-        let will_flags = self.will.as_ref().map_or(0, |will| 0x04 | will.qos << 3 | u8::from(will.retain) << 5);
+        let will_flags = self
+            .will
+            .as_ref()
+            .map_or(0, |will| 0x04 | will.qos << 3 | u8::from(will.retain) << 5);
         let flags = u8::from(self.clean_start) << 1
             | will_flags
             | u8::from(self.password.is_some()) << 6
             | u8::from(self.username.is_some()) << 7;
         let mut out = Bytes::new();
-        out.string(name).u8(level).u8(flags).u16(self.keep_alive_secs);
+        out.string(name)
+            .u8(level)
+            .u8(flags)
+            .u16(self.keep_alive_secs);
         if self.version == Version::V5 {
             out.properties(&self.properties);
         }
@@ -573,7 +604,11 @@ pub struct Ack {
 
 impl Ack {
     pub fn new(packet_id: u16) -> Ack {
-        Ack { packet_id, reason: Reason::SUCCESS, properties: Vec::new() }
+        Ack {
+            packet_id,
+            reason: Reason::SUCCESS,
+            properties: Vec::new(),
+        }
     }
 
     pub fn reason(mut self, reason: Reason) -> Ack {
@@ -590,7 +625,10 @@ pub struct Subscription {
 
 impl Subscription {
     pub fn new(filter: &str, qos: u8) -> Subscription {
-        Subscription { filter: filter.to_owned(), options: qos }
+        Subscription {
+            filter: filter.to_owned(),
+            options: qos,
+        }
     }
 
     pub fn no_local(mut self) -> Subscription {
@@ -680,7 +718,10 @@ pub struct Disconnect {
 
 impl Disconnect {
     pub fn new(reason: Reason) -> Disconnect {
-        Disconnect { reason, properties: Vec::new() }
+        Disconnect {
+            reason,
+            properties: Vec::new(),
+        }
     }
 
     pub fn property(mut self, property: Property) -> Disconnect {
@@ -719,7 +760,17 @@ macro_rules! into_packet {
         fn from(packet: $name) -> Packet { Packet::$name(packet) }
     })* };
 }
-into_packet!(Connect, ConnAck, Publish, Subscribe, SubAck, Unsubscribe, UnsubAck, Disconnect, Auth);
+into_packet!(
+    Connect,
+    ConnAck,
+    Publish,
+    Subscribe,
+    SubAck,
+    Unsubscribe,
+    UnsubAck,
+    Disconnect,
+    Auth
+);
 
 impl Packet {
     pub fn bytes(&self, version: Version) -> Vec<u8> {
@@ -745,7 +796,10 @@ impl Packet {
                 out.raw(&publish.payload);
                 0x30 | u8::from(publish.dup) << 3 | publish.qos << 1 | u8::from(publish.retain)
             }
-            Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
+            Packet::PubAck(ack)
+            | Packet::PubRec(ack)
+            | Packet::PubRel(ack)
+            | Packet::PubComp(ack) => {
                 out.u16(ack.packet_id);
                 if v5 && (ack.reason != Reason::SUCCESS || !ack.properties.is_empty()) {
                     out.u8(ack.reason.0);
@@ -780,8 +834,16 @@ impl Packet {
                 }
                 0xa2
             }
-            Packet::SubAck(SubAck { packet_id, properties, reasons })
-            | Packet::UnsubAck(UnsubAck { packet_id, properties, reasons }) => {
+            Packet::SubAck(SubAck {
+                packet_id,
+                properties,
+                reasons,
+            })
+            | Packet::UnsubAck(UnsubAck {
+                packet_id,
+                properties,
+                reasons,
+            }) => {
                 out.u16(*packet_id);
                 if v5 {
                     out.properties(properties);
@@ -789,15 +851,24 @@ impl Packet {
                 reasons.iter().for_each(|reason| {
                     out.u8(reason.0);
                 });
-                if matches!(self, Packet::SubAck(_)) { 0x90 } else { 0xb0 }
+                if matches!(self, Packet::SubAck(_)) {
+                    0x90
+                } else {
+                    0xb0
+                }
             }
             Packet::PingReq => 0xc0,
             Packet::PingResp => 0xd0,
-            Packet::Disconnect(Disconnect { reason, properties }) | Packet::Auth(Auth { reason, properties }) => {
+            Packet::Disconnect(Disconnect { reason, properties })
+            | Packet::Auth(Auth { reason, properties }) => {
                 if v5 && (*reason != Reason::SUCCESS || !properties.is_empty()) {
                     out.u8(reason.0).properties(properties);
                 }
-                if matches!(self, Packet::Disconnect(_)) { 0xe0 } else { 0xf0 }
+                if matches!(self, Packet::Disconnect(_)) {
+                    0xe0
+                } else {
+                    0xf0
+                }
             }
         };
         out.packet(first_byte)
@@ -805,21 +876,30 @@ impl Packet {
 
     /// The first packet of `buffer` and its length, or `None` if more bytes are needed.
     pub fn read(version: Version, buffer: &[u8]) -> Result<Option<(Packet, usize)>, String> {
-        let Some((&first_byte, after)) = buffer.split_first() else { return Ok(None) };
+        let Some((&first_byte, after)) = buffer.split_first() else {
+            return Ok(None);
+        };
         let mut header = Input { bytes: after };
         let length = match header.varint() {
             Ok(length) => length,
-            Err(_) if after.len() < 4 && after.iter().all(|byte| byte & 0x80 != 0) => return Ok(None),
+            Err(_) if after.len() < 4 && after.iter().all(|byte| byte & 0x80 != 0) => {
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         if header.bytes.len() < length {
             return Ok(None);
         }
         let total = buffer.len() - header.bytes.len() + length;
-        let mut body = Input { bytes: &header.bytes[..length] };
+        let mut body = Input {
+            bytes: &header.bytes[..length],
+        };
         let packet = Packet::read_body(version, first_byte, &mut body)?;
         if !body.bytes.is_empty() {
-            return Err(format!("{} bytes after the end of {packet:?}", body.bytes.len()));
+            return Err(format!(
+                "{} bytes after the end of {packet:?}",
+                body.bytes.len()
+            ));
         }
         Ok(Some((packet, total)))
     }
@@ -835,7 +915,13 @@ impl Packet {
         if flags != expected_flags {
             return Err(format!("reserved flags of first byte {first_byte:#04x}"));
         }
-        let properties = |body: &mut Input<'_>| if v5 { body.properties() } else { Ok(Vec::new()) };
+        let properties = |body: &mut Input<'_>| {
+            if v5 {
+                body.properties()
+            } else {
+                Ok(Vec::new())
+            }
+        };
         Ok(match first_byte >> 4 {
             2 => {
                 let flags = body.u8()?;
@@ -843,7 +929,11 @@ impl Packet {
                     return Err(format!("acknowledge flags {flags:#04x}"));
                 }
                 let reason = Reason(body.u8()?);
-                Packet::ConnAck(ConnAck { session_present: flags == 1, reason, properties: properties(body)? })
+                Packet::ConnAck(ConnAck {
+                    session_present: flags == 1,
+                    reason,
+                    properties: properties(body)?,
+                })
             }
             3 => {
                 let qos = flags >> 1 & 3;
@@ -887,8 +977,16 @@ impl Packet {
                 let properties = properties(body)?;
                 let reasons = body.rest().into_iter().map(Reason).collect();
                 match kind {
-                    9 => Packet::SubAck(SubAck { packet_id, properties, reasons }),
-                    _ => Packet::UnsubAck(UnsubAck { packet_id, properties, reasons }),
+                    9 => Packet::SubAck(SubAck {
+                        packet_id,
+                        properties,
+                        reasons,
+                    }),
+                    _ => Packet::UnsubAck(UnsubAck {
+                        packet_id,
+                        properties,
+                        reasons,
+                    }),
                 }
             }
             13 => Packet::PingResp,
