@@ -107,9 +107,6 @@ impl Client {
         let edge = Arc::clone(&self.edge);
         self.session.heard(edge.broker.clock.now());
         let mut payload = Bytes::new();
-        if let Some(shared) = shared {
-            payload = shared.clone();
-        }
         let mut turn = Turn {
             batch: edge.broker.batch(),
             publishes: Publishes::default(),
@@ -127,14 +124,10 @@ impl Client {
             let packet = &rest[..header.total_len()];
             at += header.total_len();
             packets += 1;
-            let handled = decode(self.version, header, packet)
-                .map_err(Farewell::from)
-                .and_then(|packet| {
-                    if let (Some(shared), Packet::Publish(publish)) = (shared, &packet) {
-                        payload = shared.slice_ref(publish.payload);
-                    }
-                    Ok(packet)
-                });
+            let handled = decode(self.version, header, packet).map_err(Farewell::from);
+            if let (Some(shared), Ok(Packet::Publish(publish))) = (shared, &handled) {
+                payload = shared.slice_ref(publish.payload);
+            }
             match handled {
                 Ok(Packet::Publish(publish)) if shared.is_some() => {
                     // The payload's own reference lives for this call only, so the run does too.
