@@ -150,6 +150,10 @@ struct Subscriber<'b> {
     /// A connection that lost its session to another.
     old: Option<Client<'b>>,
     session: Option<Model>,
+    /// Messages that its sessions were still owed when they ended.
+    ended: u64,
+    /// QoS 0 that came while it was away.
+    missed: u64,
 }
 
 /// All of it.
@@ -177,8 +181,13 @@ impl<'b> Subscriber<'b> {
             };
         }
         if !model.persistent {
-            self.session = None;
+            self.end();
         }
+    }
+
+    fn end(&mut self) {
+        let ended = self.session.take();
+        self.ended += ended.map_or(0, |model| model.owed.len() as u64);
     }
 
     fn connect(&mut self, broker: &'b Broker, setup: Setup) -> Result<(), TestCaseError> {
@@ -189,7 +198,7 @@ impl<'b> Subscriber<'b> {
             self.cut();
         }
         if setup.clean_start {
-            self.session = None;
+            self.end();
         }
         let client = self.client.as_ref().expect("just connected");
         prop_assert_eq!(client.present, self.session.is_some());
@@ -248,6 +257,8 @@ impl<'b> Subscriber<'b> {
             model.owed.push_back(owed);
         } else if self.client.is_some() {
             model.owed_now.push_back(owed);
+        } else {
+            self.missed += 1;
         }
     }
 
@@ -475,6 +486,8 @@ impl<'b> World<'b> {
                     client: None,
                     old: None,
                     session: None,
+                    ended: 0,
+                    missed: 0,
                 })
                 .collect(),
             publishers: (0..PUBLISHERS)
@@ -567,8 +580,6 @@ impl<'b> World<'b> {
 
     /// Everybody who is still owed anything gets it; then nothing is left anywhere.
     fn finish(mut self, drain: bool) -> Result<(), TestCaseError> {
-        let lost_before = self.broker.stats.dropped_for(Drop::SessionEnded);
-        let mut owed = 0;
         for subscriber in &mut self.subscribers {
             if drain && subscriber.session.is_some() {
                 subscriber.connect(self.broker, Setup::persistent(Version::V5).window(2))?;
@@ -578,10 +589,6 @@ impl<'b> World<'b> {
                 let model = subscriber.session.as_ref().expect("it is there");
                 prop_assert!(model.owed.is_empty(), "{:?}", model.owed);
             }
-            owed += subscriber
-                .session
-                .as_ref()
-                .map_or(0, |model| model.owed.len());
         }
         let sessions = self
             .subscribers
@@ -600,8 +607,14 @@ impl<'b> World<'b> {
             subscriber.connect(self.broker, setup)?;
             subscriber.close(GOODBYE);
         }
-        let lost = self.broker.stats.dropped_for(Drop::SessionEnded) - lost_before;
-        prop_assert_eq!(lost, owed as u64);
+        let stats = &self.broker.stats;
+        let ended: u64 = self.subscribers.iter().map(|s| s.ended).sum();
+        let missed: u64 = self.subscribers.iter().map(|s| s.missed).sum();
+        prop_assert_eq!(stats.dropped_for(Drop::SessionEnded), ended);
+        prop_assert_eq!(stats.dropped_for(Drop::Absent), missed);
+        let slow = stats.dropped_for(Drop::SlowReceiver);
+        prop_assert!(self.tight || slow == 0);
+        prop_assert_eq!(stats.dropped_total(), ended + missed + slow);
         prop_assert_eq!(self.broker.stats.queued_bytes.get(), 0);
         prop_assert_eq!(self.broker.session_count(), PUBLISHERS);
         prop_assert_eq!(self.broker.table.count(), 0);
