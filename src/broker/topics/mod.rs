@@ -10,6 +10,8 @@
 mod matched;
 mod set;
 mod table;
+#[cfg(test)]
+mod tests;
 mod trie;
 
 pub use matched::{Matched, Own};
