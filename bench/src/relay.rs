@@ -36,6 +36,8 @@ struct Peer {
     level: u8,
     partial: Vec<u8>,
     unsent: Vec<u8>,
+    /// How much of `unsent` is sent after all.
+    flushed: usize,
 }
 
 struct Relay {
@@ -101,6 +103,7 @@ impl Relay {
                 level: 4,
                 partial: Vec::new(),
                 unsent: Vec::new(),
+                flushed: 0,
             });
         }
     }
@@ -253,8 +256,12 @@ impl Relay {
         let waited = !peer.unsent.is_empty();
         if waited {
             peer.unsent.extend_from_slice(bytes);
-            if let Ok(count) = peer.stream.write(&peer.unsent) {
-                peer.unsent.drain(..count);
+            if let Ok(count) = peer.stream.write(&peer.unsent[peer.flushed..]) {
+                peer.flushed += count;
+            }
+            if peer.flushed == peer.unsent.len() {
+                peer.unsent.clear();
+                peer.flushed = 0;
             }
         } else {
             let count = peer.stream.write(bytes).unwrap_or(0);

@@ -11,6 +11,7 @@ use super::deliver::pump;
 use super::outbox::Outbox;
 use super::outgoing::Acknowledgement;
 use super::session::{Closing, Link, Session, State};
+use crate::store::{List, Record, Ticket};
 
 /// What became of a QoS 2 PUBLISH before it is routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +55,13 @@ impl Broker {
             pump(&mut state, cx.limits, cx.stats, cx.now, cx.tally);
             session.refresh_readiness(&state);
         }
-        let State { link, outgoing, replays, .. } = &mut *state;
+        self.keep_progress(session, &mut state);
+        let State {
+            link,
+            outgoing,
+            replays,
+            ..
+        } = &mut *state;
         let Some(link) = link else {
             return Err(Closing::TakenOver);
         };
@@ -95,17 +102,18 @@ impl Broker {
     }
 
     /// Takes in acknowledgements, in the order in which they came, and sends what they make room
-    /// for. `unknown` receives the positions of those that fit nothing in flight.
+    /// for. `unknown` receives the positions of those that fit nothing in flight. The ticket is
+    /// for answers, which have to wait until the store has it.
     pub fn acknowledge(
         &self,
         session: &Session,
         epoch: u64,
         acknowledgements: &[(Acknowledgement, PacketId)],
         unknown: &mut Vec<usize>,
-    ) {
+    ) -> Ticket {
         let mut state = session.lock();
         if state.epoch != epoch {
-            return;
+            return Ticket::default();
         }
         state.change_queue(&self.stats, |queue| {
             for (index, &(what, id)) in acknowledgements.iter().enumerate() {
@@ -120,6 +128,7 @@ impl Broker {
             pump(&mut state, cx.limits, cx.stats, cx.now, cx.tally);
         }
         session.refresh_readiness(&state);
+        self.keep_progress(session, &mut state)
     }
 
     /// Notes a QoS 2 PUBLISH of which at most `maximum` may be unreleased at a time.
@@ -144,21 +153,35 @@ impl Broker {
         Ok(Received::New)
     }
 
-    /// Releases a QoS 2 message with PUBREL, or because its PUBLISH was refused; false if its
-    /// Packet Identifier is unknown.
-    pub fn release(&self, session: &Arc<Session>, epoch: u64, id: PacketId) -> bool {
+    /// Releases a QoS 2 message with PUBREL, or because its PUBLISH was refused: none if its
+    /// Packet Identifier is unknown, otherwise the ticket that PUBCOMP has to wait for.
+    pub fn release(&self, session: &Arc<Session>, epoch: u64, id: PacketId) -> Option<Ticket> {
         let mut state = session.lock();
         let known = state.epoch == epoch && state.received.remove(&id.get());
         if known && state.received.is_empty() {
             state.received.shrink_to_fit();
         }
-        known
+        if !known {
+            return None;
+        }
+        if !state.kept {
+            return Some(Ticket::default());
+        }
+        let packet_ids = [id.get()];
+        Some(self.keep(&[Record::InboundReleased {
+            session: session.number(),
+            packet_ids: List::from(&packet_ids[..]),
+        }]))
     }
 }
 
 impl Link {
     fn watch(&mut self, waker: &Waker) {
-        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+        if !self
+            .waker
+            .as_ref()
+            .is_some_and(|known| known.will_wake(waker))
+        {
             self.waker = Some(waker.clone());
         }
     }

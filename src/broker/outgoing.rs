@@ -135,6 +135,19 @@ pub struct Outgoing {
     /// Messages sent and not complete: what Receive Maximum bounds.
     inflight: usize,
     bytes: usize,
+    /// What became of entries since it was last asked for; none if nobody keeps a record of it.
+    finished: Option<Vec<Finished>>,
+}
+
+/// An entry that needs its message no more.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// Its message.
+    pub message: Option<Arc<Message>>,
+    /// Whether PUBREL is still to be acknowledged; otherwise nothing is left to do.
+    pub released: bool,
 }
 
 fn packet_id(sequence: u64) -> PacketId {
@@ -142,6 +155,18 @@ fn packet_id(sequence: u64) -> PacketId {
 }
 
 impl Outgoing {
+    /// Has it remember what became of entries from now on.
+    pub fn keep_record(&mut self) {
+        self.finished.get_or_insert_default();
+    }
+
+    /// What became of entries, for whoever keeps a record of it.
+    pub fn finished(&mut self) -> Option<&mut Vec<Finished>> {
+        self.finished
+            .as_mut()
+            .filter(|finished| !finished.is_empty())
+    }
+
     /// Messages that are not complete.
     pub fn len(&self) -> usize {
         self.slots.len()
@@ -174,13 +199,17 @@ impl Outgoing {
             .min(SPAN_MAX.saturating_sub(self.slots.len()))
     }
 
-    /// Queues a message.
-    pub fn push(&mut self, slot: Slot) {
-        while self.same_identifier(self.slots.len()).any(|slot| slot.holds_identifier()) {
+    /// Queues a message, and answers its sequence number.
+    pub fn push(&mut self, slot: Slot) -> u64 {
+        while self
+            .same_identifier(self.slots.len())
+            .any(|slot| slot.holds_identifier())
+        {
             self.slots.push_back(Slot::passed_over());
         }
         self.bytes += slot.size();
         self.slots.push_back(slot);
+        self.base + self.slots.len() as u64 - 1
     }
 
     /// The slots before this position that have its Packet Identifier.
@@ -188,16 +217,15 @@ impl Outgoing {
         (1..=at / SPAN_MAX).map(move |times| &self.slots[at - times * SPAN_MAX])
     }
 
-    /// Queues a message of QoS 1 or 2 that is being sent at this moment, and gives its Packet
-    /// Identifier. Nothing may be waiting, and there must be [`Outgoing::room`].
-    pub fn push_sent(&mut self, mut slot: Slot) -> PacketId {
+    /// Queues a message of QoS 1 or 2 that is being sent at this moment, and gives its sequence
+    /// number and Packet Identifier. Nothing may be waiting, and there must be [`Outgoing::room`].
+    pub fn push_sent(&mut self, mut slot: Slot) -> (u64, PacketId) {
         debug_assert!(!self.has_waiting());
-        let sequence = self.base + self.slots.len() as u64;
         slot.progress = Progress::Sent;
-        self.push(slot);
+        let sequence = self.push(slot);
         self.next = self.slots.len();
         self.inflight += 1;
-        packet_id(sequence)
+        (sequence, packet_id(sequence))
     }
 
     /// The next message to send: marked as sent, with its Packet Identifier. A released one wants
@@ -267,8 +295,15 @@ impl Outgoing {
         let slot = &mut self.slots[at];
         self.bytes -= slot.size();
         slot.progress = Progress::Done;
-        slot.message = None;
+        let message = slot.message.take();
         slot.through = None;
+        if let Some(finished) = &mut self.finished {
+            finished.push(Finished {
+                sequence: self.base + at as u64,
+                message,
+                released: false,
+            });
+        }
         while self
             .slots
             .front()
@@ -284,11 +319,7 @@ impl Outgoing {
     }
 
     /// Takes in what the receiver says of the message with this Packet Identifier.
-    pub fn acknowledge(
-        &mut self,
-        what: Acknowledgement,
-        id: PacketId,
-    ) -> Result<(), NotInFlight> {
+    pub fn acknowledge(&mut self, what: Acknowledgement, id: PacketId) -> Result<(), NotInFlight> {
         let at = self.position(id).ok_or(NotInFlight)?;
         let slot = &mut self.slots[at];
         match (what, slot.qos, slot.progress) {
@@ -303,7 +334,14 @@ impl Outgoing {
                 // The payload is the receiver's now; only the identifier is still needed.
                 self.bytes -= slot.size();
                 slot.progress = Progress::Released(true);
-                slot.message = None;
+                let message = slot.message.take();
+                if let Some(finished) = &mut self.finished {
+                    finished.push(Finished {
+                        sequence: self.base + at as u64,
+                        message,
+                        released: true,
+                    });
+                }
                 Ok(())
             }
             (Acknowledgement::Received, QoS::ExactlyOnce, Progress::Released(_)) => Ok(()),
@@ -346,7 +384,12 @@ impl Outgoing {
         while at < self.slots.len() {
             let slot = &self.slots[at];
             let waits = slot.progress == Progress::Queued && !slot.dup;
-            if waits && slot.message.as_ref().is_some_and(|message| unwanted(message)) {
+            if waits
+                && slot
+                    .message
+                    .as_ref()
+                    .is_some_and(|message| unwanted(message))
+            {
                 let before = self.slots.len();
                 self.complete(at);
                 dropped += 1;
@@ -415,18 +458,27 @@ mod tests {
         }
         assert_eq!(send(&mut queue, 2).len(), 2);
         assert_eq!(send(&mut queue, 2).len(), 0);
-        queue.acknowledge(Acknowledgement::Ack, id(2)).expect("in flight");
+        queue
+            .acknowledge(Acknowledgement::Ack, id(2))
+            .expect("in flight");
         assert_eq!(send(&mut queue, 2), [(3, false, Progress::Sent)]);
     }
 
     #[test]
     fn a_restart_sends_again_in_order_with_the_same_identifiers() {
         let mut queue = Outgoing::default();
-        for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::ExactlyOnce, QoS::AtLeastOnce] {
+        for qos in [
+            QoS::AtLeastOnce,
+            QoS::ExactlyOnce,
+            QoS::ExactlyOnce,
+            QoS::AtLeastOnce,
+        ] {
             queue.push(slot(qos));
         }
         send(&mut queue, 3);
-        queue.acknowledge(Acknowledgement::Received, id(2)).expect("in flight");
+        queue
+            .acknowledge(Acknowledgement::Received, id(2))
+            .expect("in flight");
         queue.restart();
         assert_eq!(
             send(&mut queue, 10),
@@ -449,9 +501,13 @@ mod tests {
             let sent = send(&mut queue, 10);
             assert_eq!(sent.len(), 1, "after {number}");
             assert_ne!(sent[0].0, 1);
-            queue.acknowledge(Acknowledgement::Ack, id(sent[0].0)).expect("in flight");
+            queue
+                .acknowledge(Acknowledgement::Ack, id(sent[0].0))
+                .expect("in flight");
         }
-        queue.acknowledge(Acknowledgement::Ack, id(1)).expect("in flight");
+        queue
+            .acknowledge(Acknowledgement::Ack, id(1))
+            .expect("in flight");
         assert!(queue.is_empty());
     }
 
@@ -460,15 +516,30 @@ mod tests {
         let mut queue = Outgoing::default();
         queue.push(slot(QoS::AtLeastOnce));
         queue.push(slot(QoS::ExactlyOnce));
-        assert_eq!(queue.acknowledge(Acknowledgement::Ack, id(1)), Err(NotInFlight));
+        assert_eq!(
+            queue.acknowledge(Acknowledgement::Ack, id(1)),
+            Err(NotInFlight)
+        );
         send(&mut queue, 10);
-        assert_eq!(queue.acknowledge(Acknowledgement::Received, id(1)), Err(NotInFlight));
-        assert_eq!(queue.acknowledge(Acknowledgement::Complete, id(2)), Err(NotInFlight));
-        assert_eq!(queue.acknowledge(Acknowledgement::Ack, id(3)), Err(NotInFlight));
+        assert_eq!(
+            queue.acknowledge(Acknowledgement::Received, id(1)),
+            Err(NotInFlight)
+        );
+        assert_eq!(
+            queue.acknowledge(Acknowledgement::Complete, id(2)),
+            Err(NotInFlight)
+        );
+        assert_eq!(
+            queue.acknowledge(Acknowledgement::Ack, id(3)),
+            Err(NotInFlight)
+        );
         assert_eq!(queue.acknowledge(Acknowledgement::Received, id(2)), Ok(()));
         assert_eq!(queue.acknowledge(Acknowledgement::Received, id(2)), Ok(()));
         assert_eq!(queue.acknowledge(Acknowledgement::Complete, id(2)), Ok(()));
-        assert_eq!(queue.acknowledge(Acknowledgement::Complete, id(2)), Err(NotInFlight));
+        assert_eq!(
+            queue.acknowledge(Acknowledgement::Complete, id(2)),
+            Err(NotInFlight)
+        );
         assert_eq!(queue.acknowledge(Acknowledgement::Ack, id(1)), Ok(()));
         assert!(queue.is_empty());
     }

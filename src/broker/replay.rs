@@ -46,14 +46,21 @@ impl Broker {
             let identifiers = replay.terms.identifiers().map_or(0, |ids| ids.len());
             if !self.has_room(&state, &message, qos, identifiers) {
                 // Not now: it starts again with this topic.
-                let before = index.checked_sub(1).map(|before| Arc::clone(&topics[before]));
+                let before = index
+                    .checked_sub(1)
+                    .map(|before| Arc::clone(&topics[before]));
                 replay.go_back(before);
                 state.replays.push_front(replay);
                 return index > 0;
             }
             let mut cx = batch.context();
             let through = replay.terms.through.clone();
-            deliver_message(&mut state, message, qos, true, through, &mut cx);
+            let by = through.clone();
+            let kept = Arc::clone(&message);
+            let queued = deliver_message(&mut state, message, qos, true, through, &mut cx);
+            if let Some(sequence) = queued.filter(|_| state.kept) {
+                self.keep_entry(session.number(), sequence, &kept, qos, true, by.as_ref());
+            }
             session.refresh_readiness(&state);
         }
         let mut state = session.lock();
@@ -81,7 +88,9 @@ impl Broker {
         qos: QoS,
         identifiers: usize,
     ) -> bool {
-        let Some(link) = &state.link else { return false };
+        let Some(link) = &state.link else {
+            return false;
+        };
         let len = encoded_len(message, link.version, qos, identifiers);
         link.has_room(len, 1, &self.limits)
             && (link.outbox.is_empty() || link.outbox.len() + len <= AHEAD_MAX)

@@ -86,6 +86,10 @@ pub struct State {
     pub will_due: Option<Millis>,
     /// When it was left without a connection.
     pub disconnected_at: Option<Millis>,
+    /// When its connection began, or the last one it had.
+    pub connected_at: Millis,
+    /// Whether the store keeps it: it was begun to outlive its connection.
+    pub kept: bool,
     /// It has ended: nothing may be queued or subscribed any more.
     pub ended: bool,
 }
@@ -139,11 +143,18 @@ pub enum Closing {
     QueueFull,
     /// Its rights were taken away by a changed configuration.
     NotAuthorized,
+    /// The store has failed: nothing can be promised to it any more.
+    StoreFailed,
 }
 
 impl Session {
     /// A new session without connection.
-    pub fn new(number: u64, client_id: Arc<str>, principal: Principal, expiry_secs: u32) -> Session {
+    pub fn new(
+        number: u64,
+        client_id: Arc<str>,
+        principal: Principal,
+        expiry_secs: u32,
+    ) -> Session {
         let session = Session {
             number,
             client_id,
@@ -162,10 +173,15 @@ impl Session {
                 will: None,
                 will_due: None,
                 disconnected_at: None,
+                connected_at: Millis(0),
+                kept: expiry_secs > 0,
                 ended: false,
             }),
         };
         session.receive_as(&principal);
+        if expiry_secs > 0 {
+            session.lock().outgoing.keep_record();
+        }
         session
     }
 
@@ -257,7 +273,12 @@ impl State {
 
 impl Link {
     /// Whether another `bytes` fit in the outbox. One message always fits in an empty one.
-    pub fn has_room(&self, bytes: usize, messages: usize, limits: &crate::config::LimitsConfig) -> bool {
+    pub fn has_room(
+        &self,
+        bytes: usize,
+        messages: usize,
+        limits: &crate::config::LimitsConfig,
+    ) -> bool {
         self.outbox.is_empty()
             || (self.outbox.len() + bytes <= limits.mailbox_bytes_max
                 && self.outbox_messages + messages <= limits.mailbox_messages_max)

@@ -52,6 +52,8 @@ pub enum Drop {
     ReceiveDenied,
     /// The limit of retained messages is reached.
     RetainedFull,
+    /// The store takes no more messages.
+    StoreFull,
     /// A Topic Name beyond the limits.
     TopicInvalid,
     /// A payload that is not the UTF-8 it is declared to be.
@@ -59,7 +61,7 @@ pub enum Drop {
 }
 
 /// All reasons, with the names under which they are shown.
-pub const DROPS: [(Drop, &str); 11] = [
+pub const DROPS: [(Drop, &str); 12] = [
     (Drop::SlowReceiver, "slow_receiver"),
     (Drop::Absent, "absent"),
     (Drop::QueueFull, "queue_full"),
@@ -69,6 +71,7 @@ pub const DROPS: [(Drop, &str); 11] = [
     (Drop::PublishDenied, "publish_denied"),
     (Drop::ReceiveDenied, "receive_denied"),
     (Drop::RetainedFull, "retained_full"),
+    (Drop::StoreFull, "store_full"),
     (Drop::TopicInvalid, "topic_invalid"),
     (Drop::PayloadFormat, "payload_format"),
 ];
@@ -85,6 +88,7 @@ pub struct Stats {
     pub publish_sent: Counter,
     pub publish_bytes_received: Counter,
     pub packets_received: Counter,
+    /// Packets sent other than PUBLISH, which `publish_sent` counts.
     pub packets_sent: Counter,
     pub bytes_received: Counter,
     pub bytes_sent: Counter,

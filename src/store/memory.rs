@@ -125,7 +125,7 @@ impl Store for MemoryStore {
     fn stats(&self) -> Stats {
         let inner = self.inner.lock();
         Stats {
-            live_messages: inner.bodies.map.len() as u64,
+            needs: inner.bodies.needs,
             log_bytes: inner.bodies.bytes,
             ..inner.stats
         }
@@ -194,6 +194,7 @@ impl Inner {
 struct BodyMap {
     map: HashMap<Offset, Body, foldhash::fast::RandomState>,
     bytes: u64,
+    needs: u64,
 }
 
 struct Body {
@@ -228,12 +229,14 @@ impl Bodies for BodyMap {
     fn need(&mut self, offset: Offset) {
         if let Some(body) = self.map.get_mut(&offset) {
             body.needs += 1;
+            self.needs += 1;
         }
     }
 
     fn release(&mut self, offset: Offset) {
         if let Some(body) = self.map.get_mut(&offset) {
             body.needs -= 1;
+            self.needs -= 1;
             if body.needs == 0 {
                 self.forget(offset);
             }

@@ -8,11 +8,23 @@
 //! Start reading at [`Store`], then `state` (what the records add up to), `log` (segment files
 //! and the committer), `durable` (log, state and checkpoint put together).
 
+mod durable;
 mod error;
+mod files;
+mod format_file;
+mod log;
 mod memory;
+mod open;
 mod record;
 mod recovered;
+mod sled;
+mod snapshot;
+mod space;
 mod state;
+mod table;
+#[cfg(test)]
+mod tests;
+mod upkeep;
 mod wait;
 
 use std::fmt;
@@ -21,6 +33,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
+pub use durable::{Durability, DurableStore, Options};
 pub use error::{Failure, StoreError};
 pub use memory::MemoryStore;
 pub use record::{
@@ -28,8 +41,8 @@ pub use record::{
     SessionView, Target, Will, WillView,
 };
 pub use recovered::{
-    EntryState, QueueEntry, Recovered, RecoveredRetained, RecoveredSession, RecoveredSubscription,
-    Report,
+    Basis, EntryState, QueueEntry, Recovered, RecoveredRetained, RecoveredSession,
+    RecoveredSubscription, Report,
 };
 pub use wait::{Durable, until_durable};
 
@@ -162,9 +175,9 @@ pub struct Stats {
     pub segments: u64,
     pub log_bytes: u64,
     pub compacted_bytes: u64,
-    /// Messages that something still needs, as far as the store keeps that count.
-    pub live_messages: u64,
-    /// The longest commit of the last ten seconds or so, in microseconds.
+    /// Queue entries and Retained Messages that still need a message.
+    pub needs: u64,
+    /// The longest commit since the figures were last asked for, in microseconds.
     pub commit_micros_max: u64,
 }
 

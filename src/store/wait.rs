@@ -9,13 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::{Failure, Store, StoreError, Ticket, Waiting};
 
 /// The durable ticket, the store's failure, and everyone who waits for either.
 pub(crate) struct Progress {
     durable: AtomicU64,
+    /// The last ticket that was flushed to the disk, and a signal that it moved.
+    flushed: Mutex<Ticket>,
+    flushed_moved: Condvar,
     failed: AtomicBool,
     failure: Mutex<Option<Arc<Failure>>>,
     waiters: Mutex<Vec<(Ticket, Waker)>>,
@@ -27,6 +30,8 @@ impl Progress {
     pub(crate) fn new() -> Progress {
         Progress {
             durable: AtomicU64::new(0),
+            flushed: Mutex::new(Ticket(0)),
+            flushed_moved: Condvar::new(),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
             waiters: Mutex::new(Vec::new()),
@@ -57,6 +62,24 @@ impl Progress {
         ready.into_iter().for_each(Waker::wake);
     }
 
+    pub(crate) fn set_flushed(&self, ticket: Ticket) {
+        let mut flushed = self.flushed.lock();
+        if *flushed < ticket {
+            *flushed = ticket;
+            self.flushed_moved.notify_all();
+        }
+    }
+
+    /// Blocks until `ticket` was flushed, whatever the durability, or the store has failed.
+    pub(crate) fn wait_flushed(&self, ticket: Ticket) -> Result<(), StoreError> {
+        let mut flushed = self.flushed.lock();
+        while *flushed < ticket {
+            self.check()?;
+            self.flushed_moved.wait(&mut flushed);
+        }
+        Ok(())
+    }
+
     /// The first failure stays; everyone is woken to see it.
     pub(crate) fn fail(&self, failure: Failure) {
         {
@@ -66,6 +89,10 @@ impl Progress {
             }
         }
         self.failed.store(true, Ordering::Release);
+        {
+            let _flushed = self.flushed.lock();
+            self.flushed_moved.notify_all();
+        }
         let waiters = std::mem::take(&mut *self.waiters.lock());
         waiters.into_iter().for_each(|(_, waker)| waker.wake());
         self.set_pressure(false);

@@ -23,10 +23,10 @@ use serde_json::{Map, Value, json};
 use machine::Machine;
 use peers::{FLOOR, Peer, Running, TIDINGS};
 use results::{Results, Run};
-use rows::{Floor, ROWS, Row};
+use rows::{Better, Floor, ROWS, Row};
 
 /// A run that takes longer hangs.
-const RUN_TIMEOUT: Duration = Duration::from_secs(240);
+const RUN_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct CompareOptions {
@@ -79,7 +79,7 @@ pub fn run(options: &CompareOptions) -> Result<()> {
     }
     let mut comparison = Comparison {
         options: options.clone(),
-        command: std::env::args().skip(2).collect::<Vec<_>>().join(" "),
+        command: command(),
         commit: machine::commit(),
         date: machine::today(),
         peers: choose_peers(options)?,
@@ -119,6 +119,17 @@ pub fn run(options: &CompareOptions) -> Result<()> {
     print!("{}", table::summary(&comparison));
     println!("{}", output.join("README.md").display());
     Ok(())
+}
+
+/// The arguments, without where this machine has its programs.
+fn command() -> String {
+    let arguments = std::env::args()
+        .skip(2)
+        .map(|argument| match argument.split_once('=') {
+            Some((name, path)) if path.contains('/') => format!("{name}=PATH"),
+            _ => argument,
+        });
+    arguments.collect::<Vec<_>>().join(" ")
 }
 
 fn choose_peers(options: &CompareOptions) -> Result<Vec<Peer>> {
@@ -217,7 +228,10 @@ impl Comparison {
             }
             self.run_broker(row, peer, directory)
         };
-        Some(outcome.unwrap_or_else(|error| Run::Failed(format!("{error:#}"))))
+        Some(outcome.unwrap_or_else(|error| {
+            let why = format!("{error:#}").replace(&*directory.to_string_lossy(), "DIRECTORY");
+            Run::Failed(why)
+        }))
     }
 
     fn run_broker(&self, row: &Row, peer: &Peer, directory: &Path) -> Result<Run> {
@@ -242,6 +256,17 @@ impl Comparison {
         arguments.extend(row.arguments.iter().map(|argument| (*argument).to_owned()));
         let report = generate(&arguments, &mut broker)?;
         ensure!(broker.is_alive(), "the broker ended during the run");
+        // The cost of a message that did not come is not 0.
+        let delivered = report.get("delivered").and_then(Value::as_u64);
+        if delivered == Some(0) || figures_are_zero(row, &report) {
+            let error = report
+                .get("errors")
+                .and_then(|errors| errors.get(0)?.as_str());
+            bail!(
+                "nothing was delivered: {}",
+                error.unwrap_or("no error was seen")
+            );
+        }
         Ok(Run::Done(report))
     }
 
@@ -262,6 +287,17 @@ impl Comparison {
         }
         Ok(Run::Done(report))
     }
+}
+
+/// All that should be more than nothing is nothing.
+fn figures_are_zero(row: &Row, report: &Map<String, Value>) -> bool {
+    let mut rates = row
+        .figures
+        .iter()
+        .filter(|figure| figure.better == Better::More)
+        .peekable();
+    rates.peek().is_some()
+        && rates.all(|figure| report.get(figure.key).and_then(Value::as_f64) == Some(0.0))
 }
 
 /// The figures of one run in a line.

@@ -8,7 +8,10 @@ use super::results::{Cell, short};
 
 const KEY: &str = "broker_cpu_ns_per_message";
 
-const LEFT: f64 = 330.0;
+/// In other rows this figure is of something else than a message.
+const LABEL: &str = "CPU per";
+
+const LEFT: f64 = 380.0;
 const WIDTH: f64 = 620.0;
 const RIGHT: f64 = 90.0;
 const BAR: f64 = 13.0;
@@ -38,7 +41,11 @@ fn write_svg(out: &mut String, comparison: &Comparison, title: &str) -> std::fmt
         .rows
         .iter()
         .enumerate()
-        .filter(|(_, row)| row.figures.iter().any(|figure| figure.key == KEY))
+        .filter(|(_, row)| {
+            row.figures
+                .iter()
+                .any(|figure| figure.key == KEY && figure.label.starts_with(LABEL))
+        })
         .map(|(index, row)| Group {
             title: row.title,
             bars: (0..comparison.peers.len())

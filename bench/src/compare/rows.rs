@@ -154,7 +154,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         id: "topics-qos0",
-        title: "10 pairs, 100 topics each in turn, `+` subscriptions, QoS 0",
+        title: "10 pairs, 100 topics each, `+` subscriptions, QoS 0",
         arguments: &["--topics", "100"],
         ..ROW
     },
@@ -254,7 +254,7 @@ pub const ROWS: &[Row] = &[
             },
             Figure {
                 key: "broker_cpu_ns_per_message",
-                label: "CPU each",
+                label: "CPU of each",
                 unit: "ns",
                 better: Better::Less,
             },
@@ -317,7 +317,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         id: "offline-1000",
-        title: "QoS 1 into 100 durable sessions that are away, 1,000 in flight",
+        title: "QoS 1 into 100 absent sessions, 1,000 in flight",
         scenario: "offline",
         leaves: true,
         qos: 1,
@@ -327,7 +327,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         id: "offline-100",
-        title: "the same, 100 in flight",
+        title: "QoS 1 into 100 absent sessions, 100 in flight",
         scenario: "offline",
         leaves: true,
         arguments: &["--window", "100"],
@@ -338,7 +338,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         id: "offline-1000-ten",
-        title: "the same, 1,000 in flight, each message for ten sessions",
+        title: "QoS 1 into 100 absent sessions, ten of them per message",
         scenario: "offline",
         leaves: true,
         arguments: &["--targets", "10"],
@@ -349,8 +349,10 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         id: "drain",
-        title: "400,000 messages to 100 durable sessions that come back",
+        title: "400,000 messages to 100 sessions that return",
         scenario: "drain",
+        // Some pause for seconds between two batches.
+        arguments: &["--stall", "20"],
         leaves: true,
         qos: 1,
         figures: &[RATE, CPU],

@@ -14,6 +14,8 @@ pub struct Conn {
     stream: TcpStream,
     partial: Vec<u8>,
     unsent: Vec<u8>,
+    /// How much of `unsent` is sent after all; moving the rest each time would cost more.
+    flushed: usize,
     pub dead: bool,
 }
 
@@ -25,6 +27,7 @@ impl Conn {
             stream: client.stream,
             partial: client.rest,
             unsent: Vec::new(),
+            flushed: 0,
             dead: false,
         })
     }
@@ -52,9 +55,13 @@ impl Conn {
     }
 
     pub fn flush(&mut self) -> Result<bool> {
-        let sent = send_some(&mut self.stream, &self.unsent)?;
-        self.unsent.drain(..sent);
-        Ok(self.unsent.is_empty())
+        self.flushed += send_some(&mut self.stream, &self.unsent[self.flushed..])?;
+        let all = self.flushed == self.unsent.len();
+        if all {
+            self.unsent.clear();
+            self.flushed = 0;
+        }
+        Ok(all)
     }
 
     /// Puts the partial packet and what can be read now into `buffer`; the answer is how many bytes

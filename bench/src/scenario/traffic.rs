@@ -389,13 +389,14 @@ struct Measured {
 /// Warms up, then measures for a time or until all publishers have finished.
 fn measure(control: &Control, options: &Options, shape: Shape, names: &Names) -> Result<Measured> {
     let publishers = (shape.groups * shape.publishers) as u64;
+    let over = || control.finished.load(Relaxed) + control.errors.load(Relaxed) >= publishers;
     let warm = |began: Instant| match options.messages {
         // A tenth of a counted run is its warm-up.
-        Some(messages) => control.sent.load(Relaxed) * 10 >= messages * publishers,
+        Some(messages) => control.sent.load(Relaxed) * 10 >= messages * publishers || over(),
         None => began.elapsed().as_secs_f64() >= options.warmup,
     };
     let enough = |began: Instant| match options.messages {
-        Some(_) => control.finished.load(Relaxed) + control.errors.load(Relaxed) >= publishers,
+        Some(_) => over(),
         None => began.elapsed().as_secs_f64() >= options.duration,
     };
     let wait = |enough: &dyn Fn(Instant) -> bool| {

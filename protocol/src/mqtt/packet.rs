@@ -9,7 +9,7 @@ use super::{
 
 /// An MQTT Control Packet that borrows from the bytes it was decoded from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)] // The names are the specification's.
+#[expect(missing_docs)] // The names are the specification's.
 pub enum Packet<'a> {
     Connect(Connect<'a>),
     ConnAck(ConnAck<'a>),

@@ -14,4 +14,4 @@ mod trie;
 
 pub use matched::{Matched, Own};
 pub use set::{Subscriber, Terms};
-pub use table::{SubscriptionTable, Subscribed};
+pub use table::{Subscribed, SubscriptionTable};

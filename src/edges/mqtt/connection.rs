@@ -18,6 +18,7 @@ use tidings_protocol::mqtt::fixed_header;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Edge;
+use super::answers::WAITING_MAX;
 use super::farewell::Farewell;
 use super::handshake::{Refusal, handshake};
 use super::inbound::Client;
@@ -63,6 +64,7 @@ where
         }
     };
     drop(pending);
+    edge.broker.stats.packets_received.add(1);
     let mut connection = Connection {
         partial: accepted.rest,
         blocked: false,
@@ -80,10 +82,16 @@ where
                 edge.broker.mqtt().receive_maximum.get()
             } else {
                 // MQTT 3 cannot be told of a maximum, so it gets one that no honest client meets.
-                edge.broker.mqtt().receive_maximum.get().max(UNRELEASED_MAX_V3)
+                edge.broker
+                    .mqtt()
+                    .receive_maximum
+                    .get()
+                    .max(UNRELEASED_MAX_V3)
             },
             topic_limits: edge.broker.topic_limits(),
             out: Default::default(),
+            answers: Default::default(),
+            last_ticket: Default::default(),
             packets_sent: 1,
             aliases: None,
             routes: None,
@@ -92,7 +100,11 @@ where
             edge,
         },
     };
-    connection.client.out.tail().extend_from_slice(&accepted.answer);
+    connection
+        .client
+        .out
+        .tail()
+        .extend_from_slice(&accepted.answer);
     let farewell = connection.run(&mut stream).await;
     Box::pin(connection.end(stream, farewell, peer)).await;
 }
@@ -143,7 +155,7 @@ impl Connection {
     {
         for _ in 0..READS_MAX {
             let mut read = Poll::Pending;
-            let reading = self.client.out.len() < UNWRITTEN_MAX;
+            let reading = self.may_read(cx);
             if reading {
                 read = self.read(stream, cx);
             }
@@ -155,13 +167,22 @@ impl Connection {
             }
             // Whoever puts something into the outbox from here on wakes this task, and so does
             // the stream.
-            let writing = !self.client.out.is_empty();
-            if read.is_pending() && (reading || writing) {
+            if read.is_pending() && (reading || !self.may_read(cx)) {
                 return Poll::Pending;
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether more may be read: not while the client does not take its answers, nor while it
+    /// waits for the disk with more than its share.
+    fn may_read(&self, cx: &mut Context<'_>) -> bool {
+        let client = &self.client;
+        client.out.len() < UNWRITTEN_MAX
+            && client.answers.len() < WAITING_MAX
+            && !(client.answers.len() > 0
+                && client.edge.broker.store().register_pressure(cx.waker()))
     }
 
     /// Reads once, and handles what is complete.
@@ -202,7 +223,12 @@ impl Connection {
         if count == 0 {
             return Poll::Ready(Err(Farewell::Gone));
         }
-        self.client.edge.broker.stats.bytes_received.add(count as u64);
+        self.client
+            .edge
+            .broker
+            .stats
+            .bytes_received
+            .add(count as u64);
         if before == 0 && !self.partial.is_empty() {
             self.partial.extend_from_slice(&buffer[..count]);
             return Poll::Ready(self.handle_partial());
@@ -254,7 +280,16 @@ impl Connection {
     {
         let client = &mut self.client;
         let broker = Arc::clone(&client.edge.broker);
-        broker.stats.packets_sent.add(std::mem::take(&mut client.packets_sent));
+        broker
+            .stats
+            .packets_sent
+            .add(std::mem::take(&mut client.packets_sent));
+        if client.answers.len() > 0 {
+            client
+                .answers
+                .release(&broker, client.version, &mut client.out, cx.waker())
+                .map_err(Farewell::Closing)?;
+        }
         loop {
             let waiting = if self.blocked {
                 // What it does not take stays in its session, where the limits are.

@@ -14,7 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::Edge;
 use super::farewell::Fault;
 use crate::access::{AuthError, Principal, Step};
-use crate::broker::{Open, OpenError, Opened};
+use crate::broker::{Broker, Ending, Open, OpenError, Opened};
+use crate::store::until_durable;
 
 /// A connection that was let in.
 pub struct Accepted {
@@ -62,9 +63,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut buffer = BytesMut::new();
-    let packet = read_packet(stream, &mut buffer, edge.broker.mqtt().connect_packet_size_max)
-        .await
-        .map_err(|fault| refuse_unread(fault, &buffer))?;
+    let packet = read_packet(
+        stream,
+        &mut buffer,
+        edge.broker.mqtt().connect_packet_size_max,
+    )
+    .await
+    .map_err(|fault| refuse_unread(fault, &buffer))?;
     let version = Connect::peek_version(&packet).unwrap_or(Version::V311);
     let refuse = |fault: Fault| Refusal::Refused {
         version,
@@ -194,9 +199,24 @@ impl Greeting<'_> {
                 silence_max: u64::from(terms.keep_alive_secs) * 1500,
             })
             .map_err(|error| self.refuse(open_fault(error)))?;
+        // CONNACK says that the session is there: so it must be [MQTT-3.2.2-2].
+        let mut opening = Opening(Some((broker, &opened)));
+        if let Err(error) = until_durable(broker.store(), opened.ticket).await {
+            tracing::error!(%error, "a session could not be kept");
+            return Err(self.refuse(STORE_FAILED));
+        }
+        opening.0 = None;
+        drop(opening);
         let mut answer = Vec::new();
         let assigned = assigned.then_some(&*client_id);
-        self.connack(&terms, &opened, assigned, method, last_data.as_deref(), &mut answer);
+        self.connack(
+            &terms,
+            &opened,
+            assigned,
+            method,
+            last_data.as_deref(),
+            &mut answer,
+        );
         tracing::debug!(
             client = %client_id,
             version = connect.version.as_str(),
@@ -267,7 +287,11 @@ impl Greeting<'_> {
             return Err(TOO_MANY_USER_PROPERTIES);
         }
         topic::name_is_valid(will.topic, &self.edge.broker.topic_limits()).map_err(|error| {
-            Fault::new(ReasonCode::TopicNameInvalid, "[MQTT-3.1.3-11]", error.as_str())
+            Fault::new(
+                ReasonCode::TopicNameInvalid,
+                "[MQTT-3.1.3-11]",
+                error.as_str(),
+            )
         })
     }
 
@@ -317,7 +341,12 @@ impl Greeting<'_> {
                 Step::Failed(error) => return Err(self.refuse(auth_fault(error))),
                 Step::Continue(challenge) => {
                     let mut packet = Vec::new();
-                    auth_packet(ReasonCode::ContinueAuthentication, method, &challenge, &mut packet);
+                    auth_packet(
+                        ReasonCode::ContinueAuthentication,
+                        method,
+                        &challenge,
+                        &mut packet,
+                    );
                     stream.write_all(&packet).await.map_err(|_| Refusal::Gone)?;
                     data = self.next_auth(stream, buffer, method).await?;
                 }
@@ -411,6 +440,18 @@ impl Greeting<'_> {
             properties: properties.as_properties(),
         }
         .encode(self.connect.version, out);
+    }
+}
+
+/// A session that was opened for a connection which is not answered yet. If it never is, because
+/// the store failed or the time is up, the session is told.
+struct Opening<'a>(Option<(&'a Broker, &'a Opened)>);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if let Some((broker, opened)) = self.0 {
+            broker.close(&opened.session, opened.epoch, Ending::Lost);
+        }
     }
 }
 
@@ -518,6 +559,12 @@ const TOO_MANY_CONNECTIONS: Fault = Fault::new(
     ReasonCode::ServerBusy,
     "",
     "the limit of connections is reached; try again later",
+);
+
+const STORE_FAILED: Fault = Fault::new(
+    ReasonCode::ServerUnavailable,
+    "",
+    "the server cannot store sessions any more",
 );
 
 /// What refusals of [`crate::access`] are in MQTT.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidings_protocol::mqtt::{Ack, AckKind, PacketId, Publish, QoS, ReasonCode};
+use tidings_protocol::mqtt::{AckKind, PacketId, Publish, QoS, ReasonCode};
 use tidings_protocol::topic;
 
 use super::farewell::{Farewell, Fault};
@@ -11,6 +11,7 @@ use super::inbound::Client;
 use crate::broker::link::Received;
 use crate::broker::stats::Drop as Dropped;
 use crate::broker::{Batch, Publication, Refused, Run};
+use crate::store::Ticket;
 
 /// A Topic Name: in the read buffer, or what an alias stands for.
 enum Topic<'d> {
@@ -76,6 +77,12 @@ const RETAINED_FULL: Fault = Fault::new(
     "the limit of retained messages is reached, and MQTT 3 has no other way to say so",
 );
 
+const STORE_FULL: Fault = Fault::new(
+    ReasonCode::QuotaExceeded,
+    "[MQTT311-3.3.5-2]",
+    "the store takes no more messages, and MQTT 3 has no other way to say so",
+);
+
 impl<'d> Publishes<'d> {
     /// Takes in a PUBLISH. What cannot go into the run that is being gathered has it routed first.
     pub(super) fn add(
@@ -124,7 +131,9 @@ impl<'d> Publishes<'d> {
                 Ok(Received::New) => {}
                 Ok(Received::Duplicate) => {
                     self.route(client, batch)?;
-                    client.reply(AckKind::PubRec, id, ReasonCode::Success);
+                    // The first PUBREC may still be waiting; this one goes out behind it.
+                    let ticket = client.last_ticket;
+                    client.reply(AckKind::PubRec, id, ReasonCode::Success, ticket);
                     return Ok(());
                 }
                 Ok(Received::TooMany) => {
@@ -141,13 +150,23 @@ impl<'d> Publishes<'d> {
                 batch.refused(dropped, 1);
                 return Err(fault.into());
             }
-            return refuse(client, batch, publish.packet_id, publish.qos, &fault, dropped);
+            return refuse(
+                client,
+                batch,
+                publish.packet_id,
+                publish.qos,
+                &fault,
+                dropped,
+            );
         }
         self.publications.push(Publication {
             qos: publish.qos,
             retain: publish.retain,
             properties: publish.properties,
             payload: publish.payload,
+            packet_id: publish
+                .packet_id
+                .filter(|_| publish.qos == QoS::ExactlyOnce),
             shared_payload,
         });
         self.ids.push(publish.packet_id);
@@ -162,10 +181,11 @@ impl<'d> Publishes<'d> {
             None => Ok(Topic::Borrowed(publish.topic)),
             Some(alias) => {
                 let maximum = client.edge.broker.mqtt().topic_alias_maximum;
-                let topic = client
-                    .aliases
-                    .get_or_insert_default()
-                    .resolve(alias, publish.topic, maximum)?;
+                let topic = client.aliases.get_or_insert_default().resolve(
+                    alias,
+                    publish.topic,
+                    maximum,
+                )?;
                 Ok(Topic::Aliased(topic))
             }
         }
@@ -212,7 +232,7 @@ impl<'d> Publishes<'d> {
         let routes = client.routes.get_or_insert_default();
         let published = batch
             .route(&client.principal, topic, routes)
-            .and_then(|route| batch.publish(&route, &run));
+            .and_then(|route| batch.publish(&route, &run, client.expiry_secs > 0));
         match published {
             Ok(published) => {
                 let reason = if published.matched == 0 && client.version.is_v5() {
@@ -226,7 +246,7 @@ impl<'d> Publishes<'d> {
                         QoS::ExactlyOnce => AckKind::PubRec,
                         _ => AckKind::PubAck,
                     };
-                    client.reply(kind, id, reason);
+                    client.reply(kind, id, reason, published.ticket);
                 }
                 Ok(())
             }
@@ -234,6 +254,7 @@ impl<'d> Publishes<'d> {
                 let (fault, dropped) = match refused {
                     Refused::NotAuthorized => (&NOT_AUTHORIZED, Dropped::PublishDenied),
                     Refused::RetainedFull => (&RETAINED_FULL, Dropped::RetainedFull),
+                    Refused::StoreFull => (&STORE_FULL, Dropped::StoreFull),
                 };
                 for (publication, id) in self.publications.iter().zip(&self.ids) {
                     refuse(client, batch, *id, publication.qos, fault, dropped)?;
@@ -261,22 +282,15 @@ fn refuse(
             return Err(fault.clone().into());
         }
         let kind = if qos == QoS::ExactlyOnce {
-            client.edge.broker.release(&client.session, client.epoch, id);
+            client
+                .edge
+                .broker
+                .release(&client.session, client.epoch, id);
             AckKind::PubRec
         } else {
             AckKind::PubAck
         };
-        client.reply(kind, id, fault.reason);
+        client.reply(kind, id, fault.reason, Ticket::default());
     }
     Ok(())
-}
-
-impl Client {
-    /// Appends an acknowledgement to what is to be written.
-    pub(super) fn reply(&mut self, kind: AckKind, id: PacketId, reason: ReasonCode) {
-        let mut ack = Ack::new(id);
-        ack.reason = reason;
-        ack.encode(kind, self.version, self.out.tail());
-        self.packets_sent += 1;
-    }
 }

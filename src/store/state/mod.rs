@@ -359,22 +359,43 @@ impl State {
         (lost_entries, (before - self.retained.len()) as u64)
     }
 
+    /// The messages from `start` to `end` that the queues of `sessions` need.
+    pub(crate) fn needed_by_sessions(
+        &self,
+        sessions: &[SessionNumber],
+        start: Offset,
+        end: Offset,
+        needed: &mut Vec<Offset>,
+    ) {
+        for session in sessions.iter().filter_map(|it| self.sessions.get(it)) {
+            let offsets = session
+                .queue
+                .iter()
+                .filter_map(|(_, entry)| entry.message());
+            needed.extend(offsets.filter(|&offset| start <= offset && offset < end));
+        }
+    }
+
+    /// The Retained Messages from `start` to `end`.
+    pub(crate) fn needed_by_retained(&self, start: Offset, end: Offset, needed: &mut Vec<Offset>) {
+        let offsets = self.retained.values().map(|entry| entry.offset);
+        needed.extend(offsets.filter(|&offset| start <= offset && offset < end));
+    }
+
+    /// Notes every key, for a checkpoint that starts from nothing.
+    pub(crate) fn note_everything(&mut self) {
+        let mut keys = self.retained_keys();
+        self.keys_of_sessions(&self.session_numbers(), &mut keys);
+        keys.into_iter().for_each(|key| self.dirty.note(key));
+    }
+
     /// Takes the keys that changed since this was called last.
     pub(crate) fn take_dirty(&mut self) -> Vec<DirtyKey> {
         self.dirty.take()
     }
 
-    /// Notes keys again that [`State::take_dirty`] gave out and that could not be written.
-    pub(crate) fn put_back(&mut self, keys: Vec<DirtyKey>) {
-        keys.into_iter().for_each(|key| self.dirty.note(key));
-    }
-
     pub(crate) fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
-    }
-
-    pub(crate) fn session_count(&self) -> usize {
-        self.sessions.len()
     }
 
     /// A copy of everything, for the broker.

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{CHUNK_SEQS, DirtyKey, Entry, RetainedEntry, Session, State, Subscription};
 use crate::store::record::{
-    Item, List, Reader, put_bytes, put_session, put_varint, put_will, take_session, take_will,
+    List, Reader, put_bytes, put_session, put_varint, put_will, take_session, take_will,
 };
 use crate::store::{Offset, SessionNumber, SessionRecord, Will};
 
