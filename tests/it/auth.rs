@@ -3,8 +3,8 @@
 use crate::harness::credentials::{METHOD, Scram, user, user_without_scram};
 use crate::harness::*;
 
-/// A broker with the users alice (password "wonderland"), bob ("builder") and carol ("carols", no SCRAM),
-/// and these further settings.
+/// A broker with the users alice (password "wonderland"), bob ("builder") and carol ("carols", no
+/// SCRAM), and these further settings.
 async fn broker_with_users(settings: &str) -> Broker {
     let directory = scratch();
     let users = [
@@ -59,7 +59,8 @@ async fn the_right_password_lets_in() {
     }
 }
 
-/// A wrong one does not, and nothing tells whether the user exists. [MQTT-3.1.4-2] [MQTT311-3.2.2-4] [MQTT311-3.2.2-5]
+/// A wrong one does not, and nothing tells whether the user exists. [MQTT-3.1.4-2]
+/// [MQTT311-3.2.2-4] [MQTT311-3.2.2-5]
 #[tokio::test]
 async fn wrong_credentials_are_refused() {
     let broker = broker_with_users("").await;
@@ -148,7 +149,8 @@ async fn without_rules_users_may_do_nothing() {
     }
 }
 
-/// A publish that is not allowed is refused as far as its version has words, and goes nowhere. [MQTT311-3.3.5-2]
+/// A publish that is not allowed is refused as far as its version has words, and goes nowhere.
+/// [MQTT311-3.3.5-2]
 #[tokio::test]
 async fn forbidden_publishes_are_refused() {
     let broker = broker_with_users(&rules(&[
@@ -170,8 +172,8 @@ async fn forbidden_publishes_are_refused() {
     client.publish_text("public", "fine", 2).await;
     witness.receive_exactly("public", "fine").await;
     for version in Version::ALL {
-        // QoS 0 in all versions, and all of it in version 3, has no answer that could say no: it is either
-        // acknowledged like any other or ends the connection, but it never arrives.
+        // QoS 0 in all versions, and all of it in version 3, has no answer that could say no: it is
+        // either acknowledged like any other or ends the connection, but it never arrives.
         for qos in 0..=2 {
             let mut client = broker.connect(bob(Connect::new(version, "b"))).await;
             client
@@ -464,7 +466,8 @@ async fn scram_may_begin_without_data_in_connect() {
     assert!(scram.server_is_genuine(&data(&connack.properties)));
 }
 
-/// A wrong proof, an unknown user and one without a verifier are refused alike, at the end. [MQTT-4.12.0-4]
+/// A wrong proof, an unknown user and one without a verifier are refused alike, at the end.
+/// [MQTT-4.12.0-4]
 #[tokio::test]
 async fn scram_refuses_wrong_proofs() {
     let broker = broker_with_users("").await;
@@ -662,7 +665,8 @@ async fn traffic_goes_on_during_re_authentication() {
     assert_eq!(client.expect_auth().await.reason, Reason::SUCCESS);
 }
 
-/// A failed re-authentication ends the connection, with its Will and without its session. [MQTT-4.12.1-2]
+/// A failed re-authentication ends the connection, with its Will and without its session.
+/// [MQTT-4.12.1-2]
 #[tokio::test]
 async fn failed_re_authentication_ends_the_connection() {
     let broker = broker_with_users(&rules(&[("*", ALL, "'#'")])).await;
@@ -676,7 +680,8 @@ async fn failed_re_authentication_ends_the_connection() {
     assert!(connack.session_present, "the session is alice's and stays");
 }
 
-/// Re-authentication is for the method of CONNECT, and AUTH out of turn is a protocol error. [MQTT-4.12.1-1]
+/// Re-authentication is for the method of CONNECT, and AUTH out of turn is a protocol error.
+/// [MQTT-4.12.1-1]
 #[tokio::test]
 async fn re_authentication_out_of_turn_is_a_protocol_error() {
     let broker = broker_with_users("").await;

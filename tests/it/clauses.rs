@@ -1,4 +1,5 @@
-//! `tests/CLAUSES.md` cannot rot: what it names exists, what scenarios cite is in it, and its sums are right.
+//! `tests/CLAUSES.md` cannot rot: what it names exists, what scenarios cite is in it, and its sums
+//! are right.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! The real binary: its command line, its configuration from all sources, and what it says when that is wrong.
+//! The real binary: its command line, its configuration from all sources, and what it says when
+//! that is wrong.
 
 use std::net::TcpListener;
 
@@ -100,7 +101,8 @@ async fn the_listen_address_from_the_environment() {
     broker.connect(Connect::v5("a")).await;
 }
 
-/// All problems are reported at once, each with its place and what was expected, and nothing is bound.
+/// All problems are reported at once, each with its place and what was expected, and nothing is
+/// bound.
 #[test]
 fn a_bad_configuration_reports_everything_and_binds_nothing() {
     let directory = scratch();
@@ -188,7 +190,8 @@ fn a_taken_port_is_an_error() {
     assert!(finished.stderr.contains(&address), "{}", finished.stderr);
 }
 
-/// Without users the broker listens on loopback only, unless anonymous access is configured in so many words.
+/// Without users the broker listens on loopback only, unless anonymous access is configured in so
+/// many words.
 #[tokio::test]
 async fn beyond_loopback_authentication_is_required() {
     let directory = scratch();
@@ -208,7 +211,8 @@ async fn beyond_loopback_authentication_is_required() {
     ProcessBroker::start_raw(directory, &open, &[]);
 }
 
-/// A password file that is missing or damaged keeps the broker from starting; it never means that all are allowed.
+/// A password file that is missing or damaged keeps the broker from starting; it never means that
+/// all are allowed.
 #[test]
 fn a_bad_password_file_refuses_to_start() {
     let directory = scratch();

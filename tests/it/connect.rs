@@ -1,4 +1,5 @@
-//! CONNECT, CONNACK, Keep Alive and DISCONNECT: how a connection begins, lives and ends, in every version.
+//! CONNECT, CONNACK, Keep Alive and DISCONNECT: how a connection begins, lives and ends, in every
+//! version.
 
 use crate::harness::*;
 
@@ -68,8 +69,9 @@ async fn v3_connack_is_four_bytes() {
     }
 }
 
-/// Nothing may come from the broker before CONNACK, also when the client has sent everything at once, and what it has
-/// sent is then handled in order. [MQTT-3.2.0-1] [MQTT-3.2.0-2] [MQTT-3.1.4-5] [MQTT311-3.2.0-1]
+/// Nothing may come from the broker before CONNACK, also when the client has sent everything at
+/// once, and what it has sent is then handled in order. [MQTT-3.2.0-1] [MQTT-3.2.0-2]
+/// [MQTT-3.1.4-5] [MQTT311-3.2.0-1]
 #[tokio::test]
 async fn packets_sent_behind_connect_are_handled_after_connack() {
     let broker = Broker::start().await;
@@ -167,7 +169,8 @@ async fn connect_takes_all_its_properties() {
     client.expect_nothing().await;
 }
 
-/// Client Identifiers of 1 to 23 letters and digits must be allowed. [MQTT-3.1.3-5] [MQTT311-3.1.3-5]
+/// Client Identifiers of 1 to 23 letters and digits must be allowed. [MQTT-3.1.3-5]
+/// [MQTT311-3.1.3-5]
 #[tokio::test]
 async fn client_identifiers_of_the_standard_alphabet_are_accepted() {
     let broker = Broker::start().await;
@@ -187,7 +190,8 @@ async fn client_identifiers_of_the_standard_alphabet_are_accepted() {
     }
 }
 
-/// Longer ones, and any text, are accepted too, in version 3.1 as well: its limit of 23 is not enforced by anyone.
+/// Longer ones, and any text, are accepted too, in version 3.1 as well: its limit of 23 is not
+/// enforced by anyone.
 #[tokio::test]
 async fn client_identifiers_may_be_long_and_of_any_text() {
     let broker = Broker::start().await;
@@ -202,7 +206,8 @@ async fn client_identifiers_may_be_long_and_of_any_text() {
     }
 }
 
-/// Client Identifiers are compared as they are: another case is another client. [MQTT-3.1.3-2] [MQTT311-3.1.3-2]
+/// Client Identifiers are compared as they are: another case is another client. [MQTT-3.1.3-2]
+/// [MQTT311-3.1.3-2]
 #[tokio::test]
 async fn client_identifiers_that_differ_in_case_are_different_clients() {
     let broker = Broker::start().await;
@@ -231,7 +236,8 @@ async fn v5_empty_client_identifier_is_assigned_one() {
     );
 }
 
-/// In 3.1.1 an empty Client Identifier is fine with a clean session, several times at once. [MQTT311-3.1.3-6]
+/// In 3.1.1 an empty Client Identifier is fine with a clean session, several times at once.
+/// [MQTT311-3.1.3-6]
 #[tokio::test]
 async fn v311_empty_client_identifier_with_clean_session_is_accepted() {
     let broker = Broker::start().await;
@@ -502,8 +508,8 @@ async fn retain_not_available_is_announced_and_enforced() {
         .await;
 }
 
-/// Who asks for no problem information gets no reason string or user property outside of PUBLISH, CONNACK and
-/// DISCONNECT; others are told in words what was wrong. [MQTT-3.1.2-29]
+/// Who asks for no problem information gets no reason string or user property outside of PUBLISH,
+/// CONNACK and DISCONNECT; others are told in words what was wrong. [MQTT-3.1.2-29]
 #[tokio::test]
 async fn request_problem_information_is_respected() {
     let broker = Broker::start().await;
@@ -545,10 +551,10 @@ async fn disconnect_carries_a_reason_for_a_person() {
     );
 }
 
-/// Words that do not fit into the client's Maximum Packet Size are left out, the reason code is not; and the broker
-/// adds no User Properties of its own. [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2]
-/// [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3] [MQTT-3.9.2-1] [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2]
-/// [MQTT-3.14.2-3] [MQTT-3.14.2-4]
+/// Words that do not fit into the client's Maximum Packet Size are left out, the reason code is
+/// not; and the broker adds no User Properties of its own. [MQTT-3.4.2-2] [MQTT-3.4.2-3]
+/// [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3]
+/// [MQTT-3.9.2-1] [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2] [MQTT-3.14.2-3] [MQTT-3.14.2-4]
 #[tokio::test]
 async fn reason_strings_respect_maximum_packet_size() {
     let broker = Broker::start().await;

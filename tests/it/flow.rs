@@ -1,10 +1,12 @@
-//! What the two sides allow each other: Receive Maximum, Maximum Packet Size and Topic Alias Maximum, each both ways.
+//! What the two sides allow each other: Receive Maximum, Maximum Packet Size and Topic Alias
+//! Maximum, each both ways.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::harness::*;
 
-/// Takes `count` numbered messages through a window of `window`, and checks that there is never one more.
+/// Takes `count` numbered messages through a window of `window`, and checks that there is never one
+/// more.
 async fn receive_through_window(subscriber: &mut Client, window: usize, count: usize, dup: bool) {
     let mut held = VecDeque::new();
     let mut next = 0;
@@ -25,7 +27,8 @@ async fn receive_through_window(subscriber: &mut Client, window: usize, count: u
     subscriber.expect_nothing().await;
 }
 
-/// Never more than Receive Maximum unacknowledged messages, of both QoS. [MQTT-3.3.4-9] [MQTT-4.9.0-1] [MQTT-4.9.0-2]
+/// Never more than Receive Maximum unacknowledged messages, of both QoS. [MQTT-3.3.4-9]
+/// [MQTT-4.9.0-1] [MQTT-4.9.0-2]
 #[tokio::test]
 async fn the_clients_receive_maximum_is_respected() {
     let broker = Broker::start().await;
@@ -180,7 +183,8 @@ async fn a_window_of_one_passes_everything_in_order() {
     }
 }
 
-/// The broker's own Receive Maximum is told and enforced: 0x93. What was within it has been handled. [MQTT-3.3.4-7]
+/// The broker's own Receive Maximum is told and enforced: 0x93. What was within it has been
+/// handled. [MQTT-3.3.4-7]
 #[tokio::test]
 async fn the_brokers_receive_maximum_is_enforced() {
     let broker = Broker::with("mqtt.receive_maximum = 2").await;
@@ -222,7 +226,8 @@ async fn acknowledged_messages_do_not_fill_the_brokers_window() {
     }
 }
 
-/// A version 3 client has no such maximum to respect, but its unreleased QoS 2 messages are bounded all the same.
+/// A version 3 client has no such maximum to respect, but its unreleased QoS 2 messages are bounded
+/// all the same.
 #[tokio::test]
 async fn v3_unreleased_qos_2_messages_are_bounded() {
     let broker = Broker::with("mqtt.receive_maximum = 8").await;
@@ -292,7 +297,8 @@ async fn the_clients_maximum_packet_size_holds_for_queued_and_retained_messages(
     subscriber.expect_nothing().await;
 }
 
-/// The broker's own maximum is told; what exceeds it gets 0x95, in version 3 a close. [MQTT-3.2.2-15]
+/// The broker's own maximum is told; what exceeds it gets 0x95, in version 3 a close.
+/// [MQTT-3.2.2-15]
 #[tokio::test]
 async fn the_brokers_maximum_packet_size_is_enforced() {
     let broker = Broker::with("mqtt.max_packet_size = 1024").await;
@@ -318,7 +324,8 @@ async fn the_brokers_maximum_packet_size_is_enforced() {
     witness.expect_nothing().await;
 }
 
-/// The refusal needs no more than the header: nobody has to send 200 MiB to be told that it is too much.
+/// The refusal needs no more than the header: nobody has to send 200 MiB to be told that it is too
+/// much.
 #[tokio::test]
 async fn a_declared_length_alone_is_refused() {
     let broker = Broker::start().await;
@@ -413,7 +420,8 @@ async fn topic_aliases_from_the_client() {
     }
 }
 
-/// An alias above the maximum, or 0, is refused with 0x94. [MQTT-3.3.2-8] [MQTT-3.3.2-9] [MQTT-3.2.2-17]
+/// An alias above the maximum, or 0, is refused with 0x94. [MQTT-3.3.2-8] [MQTT-3.3.2-9]
+/// [MQTT-3.2.2-17]
 #[tokio::test]
 async fn topic_aliases_out_of_range_are_refused() {
     let broker = Broker::with("mqtt.topic_alias_maximum = 5").await;
@@ -445,8 +453,8 @@ async fn topic_aliases_can_be_switched_off() {
     client.expect_disconnect(Reason::TOPIC_ALIAS_INVALID).await;
 }
 
-/// An alias that was given no topic is a protocol error, and none is carried over from the connection before.
-/// [MQTT-3.3.2-7]
+/// An alias that was given no topic is a protocol error, and none is carried over from the
+/// connection before. [MQTT-3.3.2-7]
 #[tokio::test]
 async fn topic_aliases_belong_to_the_connection() {
     let broker = Broker::start().await;
@@ -501,8 +509,8 @@ impl Aliases {
     }
 }
 
-/// The broker uses aliases towards a client that takes them, never above its maximum, and they always resolve.
-/// [MQTT-3.1.2-26] [MQTT-3.3.2-11]
+/// The broker uses aliases towards a client that takes them, never above its maximum, and they
+/// always resolve. [MQTT-3.1.2-26] [MQTT-3.3.2-11]
 #[tokio::test]
 async fn topic_aliases_to_the_client() {
     let broker = Broker::start().await;

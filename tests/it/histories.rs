@@ -1,14 +1,17 @@
-//! Random histories: a few clients connect, subscribe, publish, acknowledge late, vanish and come back, as the dice say,
-//! while a model on the test's side knows what must be true of everything that arrives:
+//! Random histories: a few clients connect, subscribe, publish, acknowledge late, vanish and come
+//! back, as the dice say, while a model on the test's side knows what must be true of everything
+//! that arrives:
 //!
-//! - no message of QoS 1 or 2 that was acknowledged to its publisher is lost for a session that it was meant for;
+//! - no message of QoS 1 or 2 that was acknowledged to its publisher is lost for a session that it
+//!   was meant for;
 //! - QoS 2 arrives exactly once, QoS 1 twice only if it was sent again;
 //! - each publisher's messages on a topic arrive in their order, through all reconnects;
-//! - DUP is set on what is sent again and on nothing else, and what is sent again keeps its Packet Identifier and order;
+//! - DUP is set on what is sent again and on nothing else, and what is sent again keeps its Packet
+//!   Identifier and order;
 //! - Packet Identifiers in flight are unique, and never more than Receive Maximum.
 //!
-//! A failure prints its seed; `TIDINGS_HISTORY_SEED=<seed>` repeats that history alone, and `TIDINGS_HISTORY_SECONDS`
-//! says for how long new ones are tried (8).
+//! A failure prints its seed; `TIDINGS_HISTORY_SEED=<seed>` repeats that history alone, and
+//! `TIDINGS_HISTORY_SECONDS` says for how long new ones are tried (8).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -69,22 +72,19 @@ struct Duty {
     qos: Option<u8>,
 }
 
-enum Acknowledgement {
-    PubAck(u16),
-    PubRec(u16),
-    PubComp(u16),
-}
-
 struct Outgoing {
     id: u16,
     message: usize,
     released: bool,
 }
 
-/// A message that this client has received and never acknowledged, on whichever connection.
-struct Unacknowledged {
+/// The message that an identifier last stood for.
+struct Received {
     message: usize,
+    /// Its place among all that was received.
     order: usize,
+    /// Whether an acknowledgement was sent, which may have been lost with its connection.
+    acknowledged: bool,
 }
 
 struct Actor {
@@ -102,10 +102,10 @@ struct Actor {
     ever_subscribed: BTreeSet<&'static str>,
     outgoing: VecDeque<Outgoing>,
     next_id: u16,
-    to_acknowledge: VecDeque<Acknowledgement>,
+    to_acknowledge: VecDeque<Packet>,
     in_flight: HashSet<u16>,
     incoming_qos_2: HashSet<u16>,
-    unacknowledged: HashMap<u16, Unacknowledged>,
+    received: HashMap<u16, Received>,
     redelivered_up_to: usize,
     receipts: usize,
     /// For each message of this session, the QoS of each time that it was delivered.
@@ -132,7 +132,7 @@ impl Actor {
             to_acknowledge: VecDeque::new(),
             in_flight: HashSet::new(),
             incoming_qos_2: HashSet::new(),
-            unacknowledged: HashMap::new(),
+            received: HashMap::new(),
             redelivered_up_to: 0,
             receipts: 0,
             delivered: HashMap::new(),
@@ -148,6 +148,12 @@ impl Actor {
             .max()
     }
 
+    fn answered(&mut self, id: u16) {
+        if let Some(received) = self.received.get_mut(&id) {
+            received.acknowledged = true;
+        }
+    }
+
     fn forget_session(&mut self) {
         self.session += 1;
         self.session_exists = false;
@@ -155,7 +161,7 @@ impl Actor {
         self.ever_subscribed.clear();
         self.outgoing.clear();
         self.incoming_qos_2.clear();
-        self.unacknowledged.clear();
+        self.received.clear();
         self.delivered.clear();
         self.last.clear();
     }
@@ -237,7 +243,8 @@ impl World {
         receive_maximum: u16,
     ) {
         let version = self.actors[client].version;
-        // What another connection finds of a session that ends with its own is left open: see session.rs.
+        // What another connection finds of a session that ends with its own is left open: see
+        // session.rs.
         let clean = match version {
             Version::V5 => clean || !self.actors[client].persistent,
             _ => !persistent,
@@ -317,7 +324,8 @@ impl World {
         self.actors[client].forget_session();
     }
 
-    /// A change of subscriptions makes uncertain what happens to messages that are on their way just now.
+    /// A change of subscriptions makes uncertain what happens to messages that are on their way
+    /// just now.
     fn become_uncertain(&mut self, client: usize) {
         for duty in self.duties.iter_mut().filter(|duty| duty.client == client) {
             if !self.messages[duty.message].acknowledged {
@@ -397,7 +405,8 @@ impl World {
         self.connection(client).send_all(packets).await;
     }
 
-    /// Sends the last unfinished QoS 2 message a second time within the connection, which must change nothing.
+    /// Sends the last unfinished QoS 2 message a second time within the connection, which must
+    /// change nothing.
     async fn duplicate_last(&mut self, client: usize) {
         let messages = &self.messages;
         let unfinished =
@@ -436,7 +445,7 @@ impl World {
                 self.actors[client].incoming_qos_2.remove(&ack.packet_id);
                 self.actors[client]
                     .to_acknowledge
-                    .push_back(Acknowledgement::PubComp(ack.packet_id));
+                    .push_back(Packet::PubComp(Ack::new(ack.packet_id)));
             }
             Packet::PubAck(ack) | Packet::PubComp(ack) => {
                 let outgoing = &mut self.actors[client].outgoing;
@@ -490,19 +499,20 @@ impl World {
             if actor.in_flight.len() >= actor.receive_maximum {
                 self.fail("[MQTT-3.3.4-9] more than Receive Maximum");
             }
-            match actor.unacknowledged.get(&id) {
-                Some(old) if old.message != number => {
-                    self.fail("the identifier belongs to another message still")
-                }
-                Some(_) if !publish.dup => self.fail("[MQTT-3.3.1-1] sent again without DUP"),
-                Some(old) if old.order < actor.redelivered_up_to => {
-                    self.fail("[MQTT-4.6.0-1] sent again out of order")
-                }
-                Some(_) => {}
-                None if before > 0 && qos == 1 && !publish.dup && !message.sent_again => {
-                    self.fail("a second copy that is no redelivery");
-                }
-                None => {}
+            let old = actor.received.get(&id);
+            let same = old.is_some_and(|old| old.message == number);
+            let redelivery = same && publish.dup;
+            if redelivery && old.is_some_and(|old| old.order < actor.redelivered_up_to) {
+                self.fail("[MQTT-4.6.0-1] sent again out of order");
+            }
+            if !redelivery && old.is_some_and(|old| !old.acknowledged) {
+                self.fail(match same {
+                    true => "[MQTT-3.3.1-1] sent again without DUP",
+                    false => "the identifier belongs to another message still",
+                });
+            }
+            if before > 0 && qos == 1 && !publish.dup && !message.sent_again {
+                self.fail("a second copy that is no redelivery");
             }
         }
         let known_qos_2 = qos == 2 && actor.incoming_qos_2.contains(&id);
@@ -510,7 +520,8 @@ impl World {
             self.fail("[MQTT-4.3.3-10] QoS 2 twice");
         }
         let key = (message.publisher, message.topic);
-        // A QoS 1 message that its publisher sent again is a new one to the broker, and takes its place anew.
+        // A QoS 1 message that its publisher sent again is a new one to the broker, and takes its
+        // place anew.
         let placed_anew = message.sent_again && message.qos == 1;
         if qos > 0 && before == 0 && !placed_anew {
             if actor.last.get(&key).is_some_and(|last| *last > number) {
@@ -530,24 +541,26 @@ impl World {
         }
         actor.in_flight.insert(id);
         actor.receipts += 1;
-        let order = actor
-            .unacknowledged
+        let old = actor
+            .received
             .get(&id)
-            .map_or(actor.receipts, |old| old.order);
+            .filter(|old| old.message == number && publish.dup);
+        let order = old.map_or(actor.receipts, |old| old.order);
         actor.redelivered_up_to = actor.redelivered_up_to.max(order);
-        actor.unacknowledged.insert(
+        actor.received.insert(
             id,
-            Unacknowledged {
+            Received {
                 message: number,
                 order,
+                acknowledged: false,
             },
         );
         if qos == 2 {
             actor.incoming_qos_2.insert(id);
         }
         actor.to_acknowledge.push_back(match qos {
-            1 => Acknowledgement::PubAck(id),
-            _ => Acknowledgement::PubRec(id),
+            1 => Packet::PubAck(Ack::new(id)),
+            _ => Packet::PubRec(Ack::new(id)),
         });
     }
 
@@ -560,24 +573,18 @@ impl World {
     /// In the order in which they are due. [MQTT-4.6.0-2] [MQTT-4.6.0-3]
     async fn acknowledge_one(&mut self, client: usize) {
         let actor = &mut self.actors[client];
-        let Some(due) = actor.to_acknowledge.pop_front() else {
+        let Some(packet) = actor.to_acknowledge.pop_front() else {
             return;
         };
-        let packet = match due {
-            Acknowledgement::PubAck(id) => {
-                actor.in_flight.remove(&id);
-                actor.unacknowledged.remove(&id);
-                Packet::PubAck(Ack::new(id))
+        match &packet {
+            Packet::PubAck(ack) => {
+                actor.in_flight.remove(&ack.packet_id);
+                actor.answered(ack.packet_id);
             }
-            Acknowledgement::PubRec(id) => {
-                actor.unacknowledged.remove(&id);
-                Packet::PubRec(Ack::new(id))
-            }
-            Acknowledgement::PubComp(id) => {
-                actor.in_flight.remove(&id);
-                Packet::PubComp(Ack::new(id))
-            }
-        };
+            Packet::PubRec(ack) => actor.answered(ack.packet_id),
+            Packet::PubComp(ack) => drop(actor.in_flight.remove(&ack.packet_id)),
+            other => unreachable!("{other:?} is no acknowledgement"),
+        }
         self.say(format!("{client} sends {packet:?}"));
         self.connection(client).send(packet).await;
     }

@@ -1,8 +1,10 @@
-//! Limits: everything that a peer can make the broker keep has one, and a named outcome when it is reached.
+//! Limits: everything that a peer can make the broker keep has one, and a named outcome when it is
+//! reached.
 
 use crate::harness::*;
 
-/// A connection beyond the limit is refused as server busy or unavailable; one that ends makes room.
+/// A connection beyond the limit is refused as server busy or unavailable; one that ends makes
+/// room.
 #[tokio::test]
 async fn connections_are_limited() {
     let broker = Broker::with("limits.connections_max = 2").await;
@@ -88,7 +90,8 @@ async fn the_deadline_ends_with_connect() {
     client.expect_nothing().await;
 }
 
-/// Half-open connections have their own limit and do not keep others out for longer than their deadline.
+/// Half-open connections have their own limit and do not keep others out for longer than their
+/// deadline.
 #[tokio::test]
 async fn pending_connections_are_limited() {
     let broker =
@@ -369,7 +372,8 @@ async fn a_full_queue_hurts_only_its_session() {
     }
 }
 
-/// A connected client that does not acknowledge: disconnected if so configured, with quota exceeded.
+/// A connected client that does not acknowledge: disconnected if so configured, with quota
+/// exceeded.
 #[tokio::test]
 async fn a_full_queue_may_disconnect() {
     let broker =
@@ -394,7 +398,8 @@ async fn a_full_queue_may_disconnect() {
     slow.expect_closed().await;
 }
 
-/// A client that reads nothing at all costs its own QoS 0 messages and no more; the others get everything.
+/// A client that reads nothing at all costs its own QoS 0 messages and no more; the others get
+/// everything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_hurts_only_itself() {
     let broker =
@@ -449,7 +454,8 @@ async fn a_small_mailbox_loses_no_qos_1_message() {
     }
 }
 
-/// Retained messages beyond the number are refused with quota exceeded; known topics can still be replaced and removed.
+/// Retained messages beyond the number are refused with quota exceeded; known topics can still be
+/// replaced and removed.
 #[tokio::test]
 async fn retained_messages_are_limited() {
     let broker = Broker::with("limits.retained_messages_max = 2\nsys.interval = '0s'").await;

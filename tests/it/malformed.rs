@@ -1,5 +1,6 @@
-//! Bad input: each case gets the reason code that the standard names (version 5) or a close (version 3), and nobody else
-//! notices. Every case runs with a witness that is subscribed to everything.
+//! Bad input: each case gets the reason code that the standard names (version 5) or a close
+//! (version 3), and nobody else notices. Every case runs with a witness that is subscribed to
+//! everything.
 
 use crate::harness::wire::Bytes;
 use crate::harness::*;
@@ -37,7 +38,8 @@ async fn refuses(versions: &[Version], reason: Reason, bytes: impl Fn(Version) -
     unharmed(witness).await;
 }
 
-/// Sends the bytes as the first ones of a connection: version 5 is told by CONNACK, version 3 is closed.
+/// Sends the bytes as the first ones of a connection: version 5 is told by CONNACK, version 3 is
+/// closed.
 async fn refuses_connect(versions: &[Version], reason: Reason, bytes: impl Fn(Version) -> Vec<u8>) {
     let broker = Broker::start().await;
     let witness = witness(&broker).await;
@@ -101,7 +103,8 @@ refused! { refuses:
     packet_type_0(ALL, MALFORMED_PACKET) |_| vec![0x00, 0x00];
     /// Packet type 15 is AUTH in version 5 and nothing before.
     packet_type_15_in_version_3(V3, MALFORMED_PACKET) |_| vec![0xf0, 0x00];
-    /// A second CONNECT is a protocol error. [MQTT-3.1.0-2] [MQTT-4.13.1-1] [MQTT311-3.1.0-2] [MQTT311-4.8.0-1]
+    /// A second CONNECT is a protocol error. [MQTT-3.1.0-2] [MQTT-4.13.1-1] [MQTT311-3.1.0-2]
+    /// [MQTT311-4.8.0-1]
     second_connect(ALL, PROTOCOL_ERROR) |version| Connect::new(version, "offender").bytes();
     /// Nor may it be for another Client Identifier.
     second_connect_with_another_identifier(ALL, PROTOCOL_ERROR) |version| Connect::new(version, "other").bytes();
@@ -183,7 +186,8 @@ refused! { refuses:
     publish_with_empty_topic_in_version_3(V3, MALFORMED_PACKET) |version| publish(version, 0, b"", &[]);
     /// In version 5 it may be empty if an alias stands for it. [MQTT-4.7.3-1]
     publish_with_empty_topic_and_no_alias(V5, PROTOCOL_ERROR) |version| publish(version, 0, b"", &[]);
-    /// No wildcard in a Topic Name: `#`. [MQTT-3.3.2-2] [MQTT-4.7.0-1] [MQTT311-3.3.2-2] [MQTT311-4.7.1-1]
+    /// No wildcard in a Topic Name: `#`. [MQTT-3.3.2-2] [MQTT-4.7.0-1] [MQTT311-3.3.2-2]
+    /// [MQTT311-4.7.1-1]
     publish_to_multi_level_wildcard(ALL, MALFORMED_PACKET) |version| publish(version, 0, b"a/#", &[]);
     /// No wildcard in a Topic Name: `+`. [MQTT-3.3.2-2] [MQTT-4.7.0-1]
     publish_to_single_level_wildcard(ALL, MALFORMED_PACKET) |version| publish(version, 2, b"a/+/b", &[]);
@@ -374,7 +378,8 @@ refused! { refuses_connect:
     connect_without_the_announced_password(NOT_V31, MALFORMED_PACKET) |version| {
         connect_with_flags(version, 0xc2, &[0, 1, b'a', 0, 1, b'u'])
     };
-    /// A User Name that is there and not announced. [MQTT-3.1.2-16] [MQTT311-3.1.2-18] [MQTT311-3.1.2-11]
+    /// A User Name that is there and not announced. [MQTT-3.1.2-16] [MQTT311-3.1.2-18]
+    /// [MQTT311-3.1.2-11]
     connect_with_an_unannounced_user_name(ALL, MALFORMED_PACKET) |version| {
         connect_with_flags(version, 0x02, &[0, 1, b'a', 0, 1, b'u'])
     };
@@ -386,7 +391,8 @@ refused! { refuses_connect:
     connect_with_a_password_and_no_user_name_in_version_3(V3, MALFORMED_PACKET) |version| {
         connect_with_flags(version, 0x42, &[0, 1, b'a', 0, 1, b'p'])
     };
-    /// A CONNECT without Client Identifier. [MQTT-3.1.3-1] [MQTT311-3.1.3-1] [MQTT-3.1.3-3] [MQTT311-3.1.3-3] [MQTT-3.1.4-1] [MQTT311-3.1.4-1]
+    /// A CONNECT without Client Identifier. [MQTT-3.1.3-1] [MQTT311-3.1.3-1] [MQTT-3.1.3-3]
+    /// [MQTT311-3.1.3-3] [MQTT-3.1.4-1] [MQTT311-3.1.4-1]
     connect_without_client_identifier(ALL, MALFORMED_PACKET) |version| connect_with_flags(version, 0x02, &[]);
     /// A Client Identifier that is longer than the packet.
     connect_client_identifier_longer_than_the_packet(ALL, MALFORMED_PACKET) |version| {
@@ -543,7 +549,8 @@ async fn a_packet_cut_short_by_the_end_of_the_connection_is_nothing() {
     unharmed(witness).await;
 }
 
-/// Every single byte as a packet's first one, with a few bodies: the broker answers or closes and never dies.
+/// Every single byte as a packet's first one, with a few bodies: the broker answers or closes and
+/// never dies.
 #[tokio::test]
 async fn any_first_byte_is_survived() {
     let broker = Broker::start().await;

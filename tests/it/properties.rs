@@ -60,7 +60,8 @@ async fn request_and_response_properties_are_forwarded() {
     assert_eq!(forwarded(empty.clone(), b"").await, empty);
 }
 
-/// User Properties: all, in their order, with duplicates and empty ones. [MQTT-3.3.2-17] [MQTT-3.3.2-18]
+/// User Properties: all, in their order, with duplicates and empty ones. [MQTT-3.3.2-17]
+/// [MQTT-3.3.2-18]
 #[tokio::test]
 async fn user_properties_are_forwarded_in_order() {
     let mut properties = vec![
@@ -114,7 +115,8 @@ async fn all_properties_together_are_forwarded() {
     }
 }
 
-/// A version 3 subscriber gets the message without its properties, and a version 3 publisher's message has none.
+/// A version 3 subscriber gets the message without its properties, and a version 3 publisher's
+/// message has none.
 #[tokio::test]
 async fn version_3_has_no_properties() {
     let broker = Broker::start().await;

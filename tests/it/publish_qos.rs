@@ -2,9 +2,10 @@
 
 use crate::harness::*;
 
-/// Every version receives what every version publishes, at each QoS, with the handshake that belongs to it.
-/// [MQTT-3.3.4-1] [MQTT-2.2.1-2] [MQTT-2.2.1-5] [MQTT-4.3.1-1] [MQTT-4.3.2-2] [MQTT-4.3.2-4] [MQTT-4.3.3-2]
-/// [MQTT-4.3.3-8] [MQTT311-3.3.4-1] [MQTT311-2.3.1-5] [MQTT311-2.3.1-6] [MQTT311-4.3.1-1]
+/// Every version receives what every version publishes, at each QoS, with the handshake that
+/// belongs to it. [MQTT-3.3.4-1] [MQTT-2.2.1-2] [MQTT-2.2.1-5] [MQTT-4.3.1-1] [MQTT-4.3.2-2]
+/// [MQTT-4.3.2-4] [MQTT-4.3.3-2] [MQTT-4.3.3-8] [MQTT311-3.3.4-1] [MQTT311-2.3.1-5]
+/// [MQTT311-2.3.1-6] [MQTT311-4.3.1-1]
 #[tokio::test]
 async fn each_qos_crosses_between_all_versions() {
     let broker = Broker::start().await;
@@ -27,7 +28,8 @@ async fn each_qos_crosses_between_all_versions() {
     }
 }
 
-/// A message is delivered with the smaller of its own QoS and the one granted. [MQTT-3.8.4-8] [MQTT311-3.8.4-6]
+/// A message is delivered with the smaller of its own QoS and the one granted. [MQTT-3.8.4-8]
+/// [MQTT311-3.8.4-6]
 #[tokio::test]
 async fn delivered_qos_is_the_minimum_of_published_and_granted() {
     let broker = Broker::start().await;
@@ -66,7 +68,8 @@ async fn qos_1_identifier_after_puback_is_a_new_message() {
     }
 }
 
-/// Until PUBREL the same Packet Identifier is the same message: acknowledged again, delivered once. [MQTT-4.3.3-10]
+/// Until PUBREL the same Packet Identifier is the same message: acknowledged again, delivered once.
+/// [MQTT-4.3.3-10]
 #[tokio::test]
 async fn qos_2_duplicates_are_delivered_once() {
     let broker = Broker::start().await;
@@ -185,8 +188,8 @@ async fn acknowledgements_of_unknown_identifiers_are_ignored() {
     }
 }
 
-/// An acknowledgement of the wrong kind does not settle a message: it comes again when the session resumes.
-/// [MQTT-4.3.3-3]
+/// An acknowledgement of the wrong kind does not settle a message: it comes again when the session
+/// resumes. [MQTT-4.3.3-3]
 #[tokio::test]
 async fn puback_for_a_qos_2_message_does_not_settle_it() {
     let broker = Broker::start().await;
@@ -241,7 +244,8 @@ async fn a_publisher_receives_its_own_messages() {
     }
 }
 
-/// What the broker refused at QoS 2 is over: the same Packet Identifier is a new message. [MQTT-4.3.3-9]
+/// What the broker refused at QoS 2 is over: the same Packet Identifier is a new message.
+/// [MQTT-4.3.3-9]
 #[tokio::test]
 async fn qos_2_identifier_after_a_refusal_is_a_new_message() {
     let broker = Broker::start().await;
@@ -265,7 +269,8 @@ async fn qos_2_identifier_after_a_refusal_is_a_new_message() {
     client.expect_nothing().await;
 }
 
-/// A message that nobody wants is acknowledged all the same; version 5 may say that nobody wanted it.
+/// A message that nobody wants is acknowledged all the same; version 5 may say that nobody wanted
+/// it.
 #[tokio::test]
 async fn messages_without_subscribers_are_acknowledged() {
     let broker = Broker::start().await;
@@ -281,8 +286,8 @@ async fn messages_without_subscribers_are_acknowledged() {
     }
 }
 
-/// Messages in flight to one client all have their own Packet Identifier.
-/// [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT311-2.3.1-4] [MQTT311-4.3.2-1] [MQTT311-4.3.3-1]
+/// Messages in flight to one client all have their own Packet Identifier. [MQTT-2.2.1-4]
+/// [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT311-2.3.1-4] [MQTT311-4.3.2-1] [MQTT311-4.3.3-1]
 #[tokio::test]
 async fn packet_identifiers_in_flight_are_unique() {
     let broker = Broker::start().await;
@@ -302,7 +307,8 @@ async fn packet_identifiers_in_flight_are_unique() {
     }
 }
 
-/// Packet Identifiers are used again after the 65,535 that there are, without harm to one that is still in flight.
+/// Packet Identifiers are used again after the 65,535 that there are, without harm to one that is
+/// still in flight.
 #[tokio::test]
 async fn packet_identifiers_wrap_around_those_in_flight() {
     let broker = Broker::start().await;
@@ -361,7 +367,8 @@ async fn order_of_a_publisher_is_kept_at_each_qos() {
     }
 }
 
-/// Also when the QoS changes from message to message: the broker promises order per publisher and topic.
+/// Also when the QoS changes from message to message: the broker promises order per publisher and
+/// topic.
 #[tokio::test]
 async fn order_is_kept_across_qos() {
     let broker = Broker::start().await;
@@ -403,7 +410,8 @@ async fn acknowledgements_keep_the_order_of_messages() {
     }
 }
 
-/// The broker sends PUBREL in the order of the PUBREC packets that it gets. [MQTT-4.6.0-4] [MQTT311-4.6.0-4]
+/// The broker sends PUBREL in the order of the PUBREC packets that it gets. [MQTT-4.6.0-4]
+/// [MQTT311-4.6.0-4]
 #[tokio::test]
 async fn pubrel_keeps_the_order_of_pubrec() {
     let broker = Broker::start().await;
@@ -424,8 +432,8 @@ async fn pubrel_keeps_the_order_of_pubrec() {
     }
 }
 
-/// In version 5 a receiver may refuse: the message is over, its identifier free, and PUBREL does not come.
-/// [MQTT-4.3.3-4] [MQTT-4.4.0-2]
+/// In version 5 a receiver may refuse: the message is over, its identifier free, and PUBREL does
+/// not come. [MQTT-4.3.3-4] [MQTT-4.4.0-2]
 #[tokio::test]
 async fn v5_refusal_by_the_receiver_ends_the_handshake() {
     let broker = Broker::start().await;
@@ -453,7 +461,8 @@ async fn v5_refusal_by_the_receiver_ends_the_handshake() {
     subscriber.expect_nothing().await;
 }
 
-/// Nothing is sent again while the connection stands, however long an acknowledgement takes. [MQTT-4.4.0-1]
+/// Nothing is sent again while the connection stands, however long an acknowledgement takes.
+/// [MQTT-4.4.0-1]
 #[tokio::test]
 async fn nothing_is_resent_within_a_connection() {
     let broker = Broker::start().await;
@@ -468,7 +477,8 @@ async fn nothing_is_resent_within_a_connection() {
     subscriber.expect_nothing().await;
 }
 
-/// Payloads of all lengths around the steps of the length encoding pass unchanged, to every version.
+/// Payloads of all lengths around the steps of the length encoding pass unchanged, to every
+/// version.
 #[tokio::test]
 async fn payloads_of_all_sizes_pass_unchanged() {
     let broker = Broker::start().await;

@@ -45,8 +45,8 @@ async fn the_last_retained_message_replaces_the_one_before() {
     client.expect_nothing().await;
 }
 
-/// An empty payload removes what was retained, goes to subscribers as it is, and is not retained itself.
-/// [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT311-3.3.1-10] [MQTT311-3.3.1-11]
+/// An empty payload removes what was retained, goes to subscribers as it is, and is not retained
+/// itself. [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT311-3.3.1-10] [MQTT311-3.3.1-11]
 #[tokio::test]
 async fn an_empty_payload_removes_the_retained_message() {
     let broker = Broker::start().await;
@@ -83,7 +83,8 @@ async fn other_messages_leave_the_retained_one_alone() {
     client.expect_nothing().await;
 }
 
-/// Retained messages are nobody's session state: they outlive the client that sent them. [MQTT311-3.1.2-7]
+/// Retained messages are nobody's session state: they outlive the client that sent them.
+/// [MQTT311-3.1.2-7]
 #[tokio::test]
 async fn retained_messages_outlive_their_publisher() {
     let broker = Broker::start().await;
@@ -114,7 +115,8 @@ async fn v3_live_messages_have_retain_0() {
     }
 }
 
-/// Retain As Published decides about the RETAIN flag of live messages. [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+/// Retain As Published decides about the RETAIN flag of live messages. [MQTT-3.3.1-12]
+/// [MQTT-3.3.1-13]
 #[tokio::test]
 async fn retain_as_published_keeps_the_flag() {
     let broker = Broker::start().await;
@@ -199,7 +201,8 @@ async fn retain_handling_1_sends_to_new_subscriptions() {
     }
 }
 
-/// A resumed session has its subscriptions: with Retain Handling 1 they are not new. [MQTT-3.3.1-10]
+/// A resumed session has its subscriptions: with Retain Handling 1 they are not new.
+/// [MQTT-3.3.1-10]
 #[tokio::test]
 async fn retain_handling_1_knows_resumed_subscriptions() {
     let broker = Broker::start().await;
@@ -329,7 +332,8 @@ async fn a_topic_alias_may_carry_a_retained_message() {
     assert_eq!(publish.properties, []);
 }
 
-/// A retained message with an expiry is gone when it has passed, and says what is left before. [MQTT-3.3.2-5]
+/// A retained message with an expiry is gone when it has passed, and says what is left before.
+/// [MQTT-3.3.2-5]
 #[tokio::test]
 async fn retained_messages_expire() {
     let broker = Broker::start().await;

@@ -2,9 +2,10 @@
 
 use crate::harness::*;
 
-/// Session Present and what Clean Start does to it, version by version. Version 3.1 has no such flag.
-/// [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.2-6] [MQTT-3.1.3-2] [MQTT-3.1.4-4]
-/// [MQTT311-3.2.2-1] [MQTT311-3.2.2-2] [MQTT311-3.2.2-3] [MQTT311-3.1.2-4] [MQTT311-3.1.3-2] [MQTT311-3.1.4-3]
+/// Session Present and what Clean Start does to it, version by version. Version 3.1 has no such
+/// flag. [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.2-6] [MQTT-3.1.3-2]
+/// [MQTT-3.1.4-4] [MQTT311-3.2.2-1] [MQTT311-3.2.2-2] [MQTT311-3.2.2-3] [MQTT311-3.1.2-4]
+/// [MQTT311-3.1.3-2] [MQTT311-3.1.4-3]
 #[tokio::test]
 async fn session_present_tells_the_truth() {
     let broker = Broker::start().await;
@@ -24,7 +25,8 @@ async fn session_present_tells_the_truth() {
             present.push(client.connack.session_present);
             client.disconnect().await;
         }
-        // A clean session of version 3 ends with its connection; Clean Start of version 5 is about the beginning only.
+        // A clean session of version 3 ends with its connection; Clean Start of version 5 is about
+        // the beginning only.
         let expected = if version == Version::V5 {
             [false, true, false, false, false, true]
         } else {
@@ -43,8 +45,9 @@ async fn session_present_tells_the_truth() {
     }
 }
 
-/// QoS 1 and 2 messages for a client that is away wait for it, in order, and QoS 0 does not by default.
-/// [MQTT-3.1.2-23] [MQTT-4.5.0-1] [MQTT311-3.1.2-4] [MQTT311-3.1.2-5] [MQTT311-4.5.0-1] [MQTT311-4.1.0-1]
+/// QoS 1 and 2 messages for a client that is away wait for it, in order, and QoS 0 does not by
+/// default. [MQTT-3.1.2-23] [MQTT-4.5.0-1] [MQTT311-3.1.2-4] [MQTT311-3.1.2-5] [MQTT311-4.5.0-1]
+/// [MQTT311-4.1.0-1]
 #[tokio::test]
 async fn messages_wait_for_an_absent_session() {
     let broker = Broker::start().await;
@@ -150,9 +153,9 @@ async fn a_clean_start_discards_everything() {
     }
 }
 
-/// What was not acknowledged comes again: same identifiers, DUP, in the original order, before anything new.
-/// [MQTT-4.4.0-1] [MQTT-3.3.1-1] [MQTT-4.6.0-1] [MQTT-4.3.2-3] [MQTT-4.3.3-3] [MQTT311-4.4.0-1] [MQTT311-3.3.1-1]
-/// [MQTT311-4.6.0-1] [MQTT311-2.3.1-3] [MQTT311-4.3.2-1]
+/// What was not acknowledged comes again: same identifiers, DUP, in the original order, before
+/// anything new. [MQTT-4.4.0-1] [MQTT-3.3.1-1] [MQTT-4.6.0-1] [MQTT-4.3.2-3] [MQTT-4.3.3-3]
+/// [MQTT311-4.4.0-1] [MQTT311-3.3.1-1] [MQTT311-4.6.0-1] [MQTT311-2.3.1-3] [MQTT311-4.3.2-1]
 #[tokio::test]
 async fn unacknowledged_messages_are_redelivered_in_order() {
     let broker = Broker::start().await;
@@ -308,8 +311,8 @@ async fn qos_2_is_completed_after_a_lost_pubrec() {
     }
 }
 
-/// The state of an incoming QoS 2 message is part of the session: a resent PUBLISH is not delivered twice.
-/// [MQTT-4.3.3-10] [MQTT311-4.3.3-2]
+/// The state of an incoming QoS 2 message is part of the session: a resent PUBLISH is not delivered
+/// twice. [MQTT-4.3.3-10] [MQTT311-4.3.3-2]
 #[tokio::test]
 async fn incoming_qos_2_state_survives() {
     let broker = Broker::start().await;
@@ -368,8 +371,8 @@ async fn incoming_qos_2_state_ends_with_the_session() {
     witness.expect_nothing().await;
 }
 
-/// A second connection with the same Client Identifier takes the session over: the first is told 0x8E and closed.
-/// [MQTT-3.1.4-3] [MQTT311-3.1.4-2]
+/// A second connection with the same Client Identifier takes the session over: the first is told
+/// 0x8E and closed. [MQTT-3.1.4-3] [MQTT311-3.1.4-2]
 #[tokio::test]
 async fn a_second_connection_takes_the_session_over() {
     let broker = Broker::start().await;
@@ -411,7 +414,8 @@ async fn a_takeover_with_clean_start_begins_anew() {
     new.expect_nothing().await;
 }
 
-/// A session that would have ended with its connection is still there for the one that takes it over in time.
+/// A session that would have ended with its connection is still there for the one that takes it
+/// over in time.
 #[tokio::test]
 async fn a_takeover_without_clean_start_continues_a_session_without_expiry() {
     let broker = Broker::start().await;
@@ -422,8 +426,9 @@ async fn a_takeover_without_clean_start_continues_a_session_without_expiry() {
     old.expect_publish().await;
     let mut new = broker.connect(Connect::v5("a").resume()).await;
     old.expect_disconnect(Reason::SESSION_TAKEN_OVER).await;
-    // Session Expiry 0 ends the session when the connection is closed, and the new connection closes the old one:
-    // either reading of the standard is consistent as long as the flag and the state agree.
+    // Session Expiry 0 ends the session when the connection is closed, and the new connection
+    // closes the old one: either reading of the standard is consistent as long as the flag and the
+    // state agree.
     if new.connack.session_present {
         assert!(new.receive_exactly("t", "unacknowledged").await.dup);
         publisher.publish_text("t", "live", 1).await;
@@ -434,7 +439,8 @@ async fn a_takeover_without_clean_start_continues_a_session_without_expiry() {
     new.expect_nothing().await;
 }
 
-/// What the old connection had not acknowledged goes to the new one, and nothing that the old one still says counts.
+/// What the old connection had not acknowledged goes to the new one, and nothing that the old one
+/// still says counts.
 #[tokio::test]
 async fn a_takeover_moves_the_unacknowledged() {
     let broker = Broker::start().await;
@@ -459,7 +465,8 @@ async fn a_takeover_moves_the_unacknowledged() {
     new.expect_nothing().await;
 }
 
-/// Many clients that claim one Client Identifier at the same time: in the end one has it, and it works.
+/// Many clients that claim one Client Identifier at the same time: in the end one has it, and it
+/// works.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_storm_of_takeovers_leaves_one_owner() {
     let broker = Broker::start().await;
@@ -470,14 +477,16 @@ async fn a_storm_of_takeovers_leaves_one_owner() {
             let will = Will::new("will", number.to_string()).delay(u32::from(number % 2));
             let mut connect = Connect::v5("contested").persistent().will(will);
             connect.clean_start = number % 3 == 0;
-            let (mut client, _) = Client::attempt(address, connect).await;
+            let mut client = Client::open(address, Version::V5).await;
+            client.send(connect).await;
             let mut subscribe = Subscribe::new([("t", 1)]);
             subscribe.packet_id = 1;
             client.send(subscribe).await;
             client
                 .send(Publish::new("t", number.to_string()).qos(1).id(2))
                 .await;
-            // Its turn has come: it was connected, or turned away because another came at the same moment.
+            // Its turn has come: it was connected, or turned away because another came at the same
+            // moment.
             client.next_or_closed().await;
             client
         }));
@@ -497,218 +506,6 @@ async fn a_storm_of_takeovers_leaves_one_owner() {
         _ => None,
     })
     .await;
-}
-
-/// A session ends when its expiry has passed after the connection. [MQTT-4.1.0-2] [MQTT-3.1.2-23]
-#[tokio::test]
-async fn a_session_expires() {
-    let broker = Broker::start().await;
-    let mut witness = broker.client("witness").await;
-    witness.subscribe_to("will", 0).await;
-    let mut client = broker
-        .connect(
-            Connect::v5("a")
-                .session_expiry(1)
-                .will(Will::new("will", "over").delay(60)),
-        )
-        .await;
-    client.subscribe_to("t", 1).await;
-    client.lose().await;
-    witness
-        .publish_text("t", "discarded with the session", 1)
-        .await;
-    // The will waits longer than the session, so it comes when the session ends.
-    witness.receive_exactly("will", "over").await;
-    let mut client = broker.connect(Connect::v5("a").persistent()).await;
-    assert!(!client.connack.session_present);
-    client.expect_nothing().await;
-}
-
-/// The expiry counts from the end of the connection: a session does not expire while it is in use.
-/// [MQTT-4.1.0-1] [MQTT311-4.1.0-2]
-#[tokio::test]
-async fn a_session_in_use_does_not_expire() {
-    let broker = Broker::start().await;
-    let mut client = broker.connect(Connect::v5("a").session_expiry(1)).await;
-    client.subscribe_to("t", 1).await;
-    elapse(2).await;
-    client.publish_text("t", "x", 1).await;
-    client.receive_exactly("t", "x").await;
-    client.lose().await;
-    let mut client = broker
-        .connect(Connect::v5("a").session_expiry(1).resume())
-        .await;
-    assert!(client.connack.session_present);
-    elapse(2).await;
-    client.publish_text("t", "y", 1).await;
-    client.receive_exactly("t", "y").await;
-}
-
-/// DISCONNECT may change the expiry: to 0, and the session ends now.
-#[tokio::test]
-async fn disconnect_may_end_the_session() {
-    let broker = Broker::start().await;
-    let client = broker.connect(Connect::v5("a").persistent()).await;
-    let end = Disconnect::new(Reason::SUCCESS).property(Property::SessionExpiryInterval(0));
-    client.disconnect_with(end).await;
-    assert!(
-        !broker
-            .connect(Connect::v5("a").persistent())
-            .await
-            .connack
-            .session_present
-    );
-}
-
-/// Or to another time.
-#[tokio::test]
-async fn disconnect_may_change_the_session_expiry() {
-    let broker = Broker::start().await;
-    let mut witness = broker.client("witness").await;
-    witness.subscribe_to("will", 0).await;
-    let longer = Disconnect::new(Reason::SUCCESS).property(Property::SessionExpiryInterval(3600));
-    broker
-        .connect(Connect::v5("longer").session_expiry(1))
-        .await
-        .disconnect_with(longer)
-        .await;
-    let shorter =
-        Disconnect::new(Reason::DISCONNECT_WITH_WILL).property(Property::SessionExpiryInterval(1));
-    let connect = Connect::v5("shorter")
-        .persistent()
-        .will(Will::new("will", "over").delay(60));
-    broker.connect(connect).await.disconnect_with(shorter).await;
-    witness.receive_exactly("will", "over").await;
-    assert!(
-        !broker
-            .connect(Connect::v5("shorter").persistent())
-            .await
-            .connack
-            .session_present
-    );
-    assert!(
-        broker
-            .connect(Connect::v5("longer").persistent())
-            .await
-            .connack
-            .session_present
-    );
-}
-
-/// But a session without expiry cannot be given one at its end: a protocol error.
-#[tokio::test]
-async fn disconnect_may_not_revive_a_session_without_expiry() {
-    let broker = Broker::start().await;
-    let mut client = broker.client("a").await;
-    client
-        .send(Disconnect::new(Reason::SUCCESS).property(Property::SessionExpiryInterval(60)))
-        .await;
-    client.expect_disconnect(Reason::PROTOCOL_ERROR).await;
-    assert!(
-        !broker
-            .connect(Connect::v5("a").persistent())
-            .await
-            .connack
-            .session_present
-    );
-}
-
-/// The broker has a maximum, and says what it really gives.
-#[tokio::test]
-async fn session_expiry_is_limited_and_told() {
-    let broker = Broker::with(r#"mqtt.session_expiry_max = "1h""#).await;
-    for (asked, told) in [
-        (u32::MAX, Some(3600)),
-        (7200, Some(3600)),
-        (3600, None),
-        (60, None),
-        (0, None),
-    ] {
-        let client = broker.connect(Connect::v5("a").session_expiry(asked)).await;
-        assert_eq!(
-            property!(client.connack.properties, SessionExpiryInterval),
-            told,
-            "asked for {asked}"
-        );
-    }
-}
-
-/// A message whose expiry passes while its receiver is away is not delivered; one that has time left says how much.
-/// [MQTT-3.3.2-5] [MQTT-3.3.2-6]
-#[tokio::test]
-async fn queued_messages_expire() {
-    let broker = Broker::start().await;
-    let mut client = broker.connect(Connect::v5("a").persistent()).await;
-    client.subscribe_to("t", 2).await;
-    client.disconnect().await;
-    let mut publisher = broker.client("publisher").await;
-    for (payload, expiry) in [("short", 1), ("long", 100), ("also short", 1)] {
-        publisher
-            .publish(
-                Publish::new("t", payload)
-                    .qos(1)
-                    .property(Property::MessageExpiryInterval(expiry)),
-            )
-            .await;
-    }
-    publisher.publish_text("t", "for ever", 1).await;
-    elapse(1).await;
-    let mut client = broker.connect(Connect::v5("a").persistent()).await;
-    let long = client.receive_exactly("t", "long").await;
-    let left = property!(long.properties, MessageExpiryInterval).expect("it has one");
-    assert!((1..100).contains(&left), "{left}");
-    assert_eq!(client.receive_exactly("t", "for ever").await.properties, []);
-    client.expect_nothing().await;
-}
-
-/// A version 3 client is spared expired messages as well.
-#[tokio::test]
-async fn queued_messages_expire_for_version_3() {
-    let broker = Broker::start().await;
-    let mut client = broker.connect(Connect::v311("a").persistent()).await;
-    client.subscribe_to("t", 2).await;
-    client.disconnect().await;
-    let mut publisher = broker.client("publisher").await;
-    publisher
-        .publish(
-            Publish::new("t", "short")
-                .qos(1)
-                .property(Property::MessageExpiryInterval(1)),
-        )
-        .await;
-    publisher
-        .publish(
-            Publish::new("t", "long")
-                .qos(1)
-                .property(Property::MessageExpiryInterval(100)),
-        )
-        .await;
-    elapse(1).await;
-    let mut client = broker.connect(Connect::v311("a").persistent()).await;
-    client.receive_exactly("t", "long").await;
-    client.expect_nothing().await;
-}
-
-/// A QoS 2 delivery that has begun is completed even if its message expires meanwhile. [MQTT-4.3.3-7] [MQTT-4.3.3-13]
-#[tokio::test]
-async fn a_delivery_in_progress_does_not_expire() {
-    let broker = Broker::start().await;
-    let mut client = broker.connect(Connect::v5("a").persistent()).await;
-    client.subscribe_to("t", 2).await;
-    let mut publisher = broker.client("publisher").await;
-    publisher
-        .publish(
-            Publish::new("t", "x")
-                .qos(2)
-                .property(Property::MessageExpiryInterval(1)),
-        )
-        .await;
-    let first = client.expect_publish().await;
-    client.lose().await;
-    elapse(1).await;
-    let mut client = broker.connect(Connect::v5("a").persistent()).await;
-    let again = client.receive_exactly("t", "x").await;
-    assert_eq!((again.packet_id, again.dup), (first.packet_id, true));
 }
 
 /// A session made in one version may be resumed in another.

@@ -87,7 +87,8 @@ async fn groups_and_ordinary_subscriptions_are_independent() {
     let mut third = broker.client("third").await;
     third.subscribe_to("$share/one/+", 1).await;
     publisher.publish_text("t", "x", 1).await;
-    // The third is in a group of the same name, but a Shared Subscription is its name and its filter.
+    // The third is in a group of the same name, but a Shared Subscription is its name and its
+    // filter.
     for client in [&mut ordinary, &mut first, &mut second, &mut third] {
         client.receive_exactly("t", "x").await;
         client.expect_nothing().await;
@@ -132,7 +133,8 @@ async fn shared_subscriptions_get_no_retained_messages() {
     }
 }
 
-/// Names of groups that the standard does not allow are refused, each for itself. [MQTT-4.8.2-1] [MQTT-4.8.2-2]
+/// Names of groups that the standard does not allow are refused, each for itself. [MQTT-4.8.2-1]
+/// [MQTT-4.8.2-2]
 #[tokio::test]
 async fn invalid_share_names_are_refused() {
     let broker = Broker::start().await;
@@ -273,7 +275,8 @@ async fn members_that_cannot_take_a_message_are_passed_over() {
     full.expect_nothing().await;
 }
 
-/// A QoS 1 message that a member never acknowledged goes to another when that member's session ends.
+/// A QoS 1 message that a member never acknowledged goes to another when that member's session
+/// ends.
 #[tokio::test]
 async fn unacknowledged_qos_1_goes_to_another_member() {
     let broker = Broker::start().await;
@@ -292,7 +295,8 @@ async fn unacknowledged_qos_1_goes_to_another_member() {
     }
 }
 
-/// A QoS 2 message whose delivery has begun stays with its member, which completes it when it returns. [MQTT-4.8.2-4]
+/// A QoS 2 message whose delivery has begun stays with its member, which completes it when it
+/// returns. [MQTT-4.8.2-4]
 #[tokio::test]
 async fn qos_2_in_progress_is_completed_by_the_same_member() {
     let broker = Broker::start().await;

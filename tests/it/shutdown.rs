@@ -71,7 +71,8 @@ async fn a_stuck_client_does_not_hold_up_the_end() {
     drop((stuck, half_open));
 }
 
-/// Two brokers live in one process and know nothing of each other; the end of one is not the other's.
+/// Two brokers live in one process and know nothing of each other; the end of one is not the
+/// other's.
 #[tokio::test]
 async fn brokers_in_one_process_are_independent() {
     let first = Broker::start().await;

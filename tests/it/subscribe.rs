@@ -75,7 +75,8 @@ async fn filters_match_as_the_standard_says() {
     check_matching(&broker, "/", &["/", "+/+", "#", "/+", "+/"], &["+", "//"]).await;
 }
 
-/// A wildcard at the beginning never matches a topic that begins with `$`. [MQTT-4.7.2-1] [MQTT311-4.7.2-1]
+/// A wildcard at the beginning never matches a topic that begins with `$`. [MQTT-4.7.2-1]
+/// [MQTT311-4.7.2-1]
 #[tokio::test]
 async fn wildcards_at_the_beginning_do_not_match_dollar_topics() {
     let broker = Broker::with(r#"sys.interval = "1s""#).await;
@@ -85,15 +86,17 @@ async fn wildcards_at_the_beginning_do_not_match_dollar_topics() {
     }
     let mut exact = broker.client("exact").await;
     exact.subscribe_to("$SYS/broker/uptime", 0).await;
-    // Two values of the exact subscription: at least one of them was published while `wild` was subscribed.
+    // Two values of the exact subscription: at least one of them was published while `wild` was
+    // subscribed.
     exact.receive().await;
     exact.receive().await;
     wild.expect_nothing().await;
 }
 
 /// SUBACK has the SUBSCRIBE's identifier and one code for each filter, in order, each for itself.
-/// [MQTT-2.2.1-6] [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-3.9.3-1] [MQTT-3.9.3-2]
-/// [MQTT311-2.3.1-7] [MQTT311-3.8.4-1] [MQTT311-3.8.4-2] [MQTT311-3.8.4-5] [MQTT311-3.9.3-1] [MQTT311-3.9.3-2]
+/// [MQTT-2.2.1-6] [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-3.9.3-1]
+/// [MQTT-3.9.3-2] [MQTT311-2.3.1-7] [MQTT311-3.8.4-1] [MQTT311-3.8.4-2] [MQTT311-3.8.4-5]
+/// [MQTT311-3.9.3-1] [MQTT311-3.9.3-2]
 #[tokio::test]
 async fn suback_answers_each_filter_in_order() {
     let broker = Broker::start().await;
@@ -178,8 +181,8 @@ async fn replacing_a_subscription_loses_nothing() {
     subscriber.expect_nothing().await;
 }
 
-/// Several filters in one SUBSCRIBE act as so many SUBSCRIBE packets: the last of two equal ones holds.
-/// [MQTT-3.8.4-5] [MQTT311-3.8.4-4]
+/// Several filters in one SUBSCRIBE act as so many SUBSCRIBE packets: the last of two equal ones
+/// holds. [MQTT-3.8.4-5] [MQTT311-3.8.4-4]
 #[tokio::test]
 async fn filters_of_one_subscribe_act_in_sequence() {
     let broker = Broker::start().await;
@@ -193,7 +196,8 @@ async fn filters_of_one_subscribe_act_in_sequence() {
     client.expect_nothing().await;
 }
 
-/// Overlapping subscriptions give one copy, with the highest QoS of those that match. [MQTT-3.3.4-2] [MQTT311-3.3.5-1]
+/// Overlapping subscriptions give one copy, with the highest QoS of those that match.
+/// [MQTT-3.3.4-2] [MQTT311-3.3.5-1]
 #[tokio::test]
 async fn overlapping_subscriptions_deliver_once_with_the_highest_qos() {
     let broker = Broker::start().await;
@@ -328,8 +332,8 @@ async fn no_local_does_not_affect_overlapping_subscriptions() {
     client.expect_nothing().await;
 }
 
-/// UNSUBSCRIBE ends delivery, and its UNSUBACK answers each filter, in order.
-/// [MQTT-2.2.1-6] [MQTT-3.10.4-1] [MQTT-3.10.4-2] [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6] [MQTT-3.11.3-1]
+/// UNSUBSCRIBE ends delivery, and its UNSUBACK answers each filter, in order. [MQTT-2.2.1-6]
+/// [MQTT-3.10.4-1] [MQTT-3.10.4-2] [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6] [MQTT-3.11.3-1]
 /// [MQTT-3.11.3-2]
 #[tokio::test]
 async fn v5_unsubscribe_answers_each_filter_in_order() {

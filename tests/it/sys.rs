@@ -1,4 +1,5 @@
-//! `$SYS/broker/…`: the figures that the broker publishes about itself, under Mosquitto's well-known names.
+//! `$SYS/broker/…`: the figures that the broker publishes about itself, under Mosquitto's
+//! well-known names.
 
 use crate::harness::*;
 

@@ -33,7 +33,8 @@ async fn a_lost_connection_publishes_the_will() {
     witness.expect_nothing().await;
 }
 
-/// A normal DISCONNECT deletes it. [MQTT-3.14.4-3] [MQTT-3.1.2-10] [MQTT311-3.14.4-3] [MQTT311-3.1.2-10]
+/// A normal DISCONNECT deletes it. [MQTT-3.14.4-3] [MQTT-3.1.2-10] [MQTT311-3.14.4-3]
+/// [MQTT311-3.1.2-10]
 #[tokio::test]
 async fn a_normal_disconnect_deletes_the_will() {
     let broker = Broker::start().await;
@@ -142,7 +143,8 @@ async fn the_will_belongs_to_the_connection() {
     witness.expect_nothing().await;
 }
 
-/// Will Retain says whether it is retained. [MQTT-3.1.2-14] [MQTT-3.1.2-15] [MQTT311-3.1.2-16] [MQTT311-3.1.2-17]
+/// Will Retain says whether it is retained. [MQTT-3.1.2-14] [MQTT-3.1.2-15] [MQTT311-3.1.2-16]
+/// [MQTT311-3.1.2-17]
 #[tokio::test]
 async fn will_retain_decides_whether_it_is_retained() {
     let broker = Broker::start().await;
@@ -238,7 +240,8 @@ async fn a_will_may_be_large_and_binary() {
     }
 }
 
-/// The will of a client whose session lives is sent when its delay is over, not before. [MQTT-3.1.2-8]
+/// The will of a client whose session lives is sent when its delay is over, not before.
+/// [MQTT-3.1.2-8]
 #[tokio::test]
 async fn a_delayed_will_is_sent_after_its_delay() {
     let broker = Broker::start().await;
@@ -290,7 +293,8 @@ async fn returning_within_the_delay_cancels_the_will() {
     returned.expect_nothing().await;
 }
 
-/// A takeover is a new connection within the delay: the old one's delayed will is not sent. [MQTT-3.1.3-9]
+/// A takeover is a new connection within the delay: the old one's delayed will is not sent.
+/// [MQTT-3.1.3-9]
 #[tokio::test]
 async fn a_takeover_within_the_delay_cancels_the_will() {
     let broker = Broker::start().await;
@@ -373,7 +377,8 @@ async fn disconnect_with_will_and_expiry_0_sends_it_at_once() {
     witness.expect_nothing().await;
 }
 
-/// A will that was deleted by DISCONNECT does not come back when the session expires. [MQTT-3.1.2-10]
+/// A will that was deleted by DISCONNECT does not come back when the session expires.
+/// [MQTT-3.1.2-10]
 #[tokio::test]
 async fn a_deleted_will_stays_deleted_when_the_session_expires() {
     let broker = Broker::start().await;

@@ -1,4 +1,5 @@
-//! A broker of the scenario's own: in this process, on a port that the system chooses, in a directory that goes with it.
+//! A broker of the scenario's own: in this process, on a port that the system chooses, in a
+//! directory that goes with it.
 
 use std::net::SocketAddr;
 
@@ -7,12 +8,13 @@ use tidings::Server;
 use tidings::config::{Config, Sources};
 
 use super::Client;
-use super::wire::{ConnAck, Connect, Version};
+use super::wire::{Connect, Version};
 
 pub struct Broker {
     pub address: SocketAddr,
     server: Option<Server>,
-    directory: TempDir,
+    /// Goes with the broker.
+    _directory: TempDir,
 }
 
 impl Broker {
@@ -21,7 +23,8 @@ impl Broker {
         Broker::with("").await
     }
 
-    /// With these settings, written as in `broker.toml`: `"mqtt.receive_maximum = 2"` or whole sections.
+    /// With these settings, written as in `broker.toml`: `"mqtt.receive_maximum = 2"` or whole
+    /// sections.
     pub async fn with(settings: &str) -> Broker {
         Broker::within(scratch(), settings).await
     }
@@ -35,13 +38,8 @@ impl Broker {
         Broker {
             address,
             server: Some(server),
-            directory,
+            _directory: directory,
         }
-    }
-
-    /// This broker's own directory, for files that its configuration names.
-    pub fn directory(&self) -> &std::path::Path {
-        self.directory.path()
     }
 
     pub async fn connect(&self, connect: Connect) -> Client {
@@ -51,11 +49,6 @@ impl Broker {
     /// A clean version 5 client without options.
     pub async fn client(&self, client_id: &str) -> Client {
         self.connect(Connect::v5(client_id)).await
-    }
-
-    /// The client and what it was answered, whatever that is.
-    pub async fn attempt(&self, connect: Connect) -> (Client, ConnAck) {
-        Client::attempt(self.address, connect).await
     }
 
     /// A network connection without CONNECT.

@@ -1,7 +1,9 @@
-//! A client of raw packets for every version: it sends what it is told, right or wrong, and shows all that arrives.
+//! A client of raw packets for every version: it sends what it is told, right or wrong, and shows
+//! all that arrives.
 //!
-//! It reads its socket only while a scenario waits for something, so a client that nobody asks is a slow consumer.
-//! Every wait has the one [`DEADLINE`]; nothing here sleeps. A failure prints the whole conversation.
+//! It reads its socket only while a scenario waits for something, so a client that nobody asks is a
+//! slow consumer. Every wait has the one [`DEADLINE`]; nothing here sleeps. A failure prints the
+//! whole conversation.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -29,7 +31,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A network connection on which nothing has been sent. `version` is how arriving bytes are read.
+    /// A network connection on which nothing has been sent. `version` is how arriving bytes are
+    /// read.
     pub async fn open(address: SocketAddr, version: Version) -> Client {
         let stream = timeout(DEADLINE, TcpStream::connect(address))
             .await
@@ -188,7 +191,8 @@ impl Client {
         }
     }
 
-    /// The product's own decoder must take what the broker sends, and re-encode it to the same bytes.
+    /// The product's own decoder must take what the broker sends, and re-encode it to the same
+    /// bytes.
     fn second_opinion(&self, packet: &Packet, length: usize) {
         use tidings_protocol::mqtt;
         let version = match self.version {
@@ -370,7 +374,8 @@ impl Client {
         }
     }
 
-    /// The connection ends as its version prescribes: in 5 with a DISCONNECT that gives the reason, in 3 without.
+    /// The connection ends as its version prescribes: in 5 with a DISCONNECT that gives the reason,
+    /// in 3 without.
     pub async fn expect_refused(&mut self, reason: Reason) {
         match self.version {
             Version::V5 => drop(self.expect_disconnect(reason).await),
@@ -378,8 +383,9 @@ impl Client {
         }
     }
 
-    /// All that was on its way to this client has arrived when this returns: the broker handles the packets of a
-    /// connection in order, and whatever it had queued for the first PINGRESP's moment is written by the second's.
+    /// All that was on its way to this client has arrived when this returns: the broker handles the
+    /// packets of a connection in order, and whatever it had queued for the first PINGRESP's moment
+    /// is written by the second's.
     pub async fn fence(&mut self) {
         for _ in 0..2 {
             self.send(Packet::PingReq).await;
@@ -482,7 +488,8 @@ impl Client {
         self.wait_until_closed().await;
     }
 
-    /// The network connection ends without DISCONNECT. Returns when the broker has noticed and closed its side.
+    /// The network connection ends without DISCONNECT. Returns when the broker has noticed and
+    /// closed its side.
     pub async fn lose(mut self) {
         self.note("-> (end of the network connection)".to_owned());
         // An error means that the broker closed first, which is as good.

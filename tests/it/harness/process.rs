@@ -1,4 +1,5 @@
-//! The real binary: for what only a process shows, such as its command line, its environment, signals and exit codes.
+//! The real binary: for what only a process shows, such as its command line, its environment,
+//! signals and exit codes.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
@@ -16,7 +17,8 @@ pub struct ProcessBroker {
     child: Child,
     log: Arc<Log>,
     fields: Vec<(String, String)>,
-    directory: TempDir,
+    /// Goes with the process.
+    _directory: TempDir,
 }
 
 /// What a finished run left.
@@ -93,7 +95,8 @@ impl Log {
     }
 }
 
-/// The binary with an empty directory to work in and none of our environment's `TIDINGS_` variables.
+/// The binary with an empty directory to work in and none of our environment's `TIDINGS_`
+/// variables.
 fn command(directory: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
     for (name, _) in
@@ -197,7 +200,7 @@ impl ProcessBroker {
             child,
             log,
             fields: Vec::new(),
-            directory,
+            _directory: directory,
         };
         let line = broker.log.wait_for(&["ready", "mqtt="]);
         broker.fields = line
@@ -224,10 +227,6 @@ impl ProcessBroker {
             .unwrap_or_else(|error| panic!("mqtt={listed}: {error}"))
     }
 
-    pub fn directory(&self) -> &std::path::Path {
-        self.directory.path()
-    }
-
     pub async fn connect(&self, connect: Connect) -> Client {
         Client::connect(self.address(), connect).await
     }
@@ -235,11 +234,6 @@ impl ProcessBroker {
     /// The first log line with all of `words`, now or within the deadline.
     pub fn expect_log(&self, words: &[&str]) -> String {
         self.log.wait_for(words)
-    }
-
-    /// All that was logged so far.
-    pub fn log(&self) -> String {
-        self.log.text()
     }
 
     /// Sends a signal by name: `TERM`, `INT`, `KILL`, `HUP`.
