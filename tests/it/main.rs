@@ -4,6 +4,7 @@
 mod harness;
 
 mod auth;
+mod clients;
 mod config;
 mod connect;
 mod flow;
