@@ -10,6 +10,7 @@ use tokio::time::MissedTickBehavior;
 use crate::access::Access;
 use crate::broker::Broker;
 use crate::config::{Config, Problems};
+use crate::store::MemoryStore;
 use crate::edges::mqtt::{Admission, Edge, Listener};
 
 /// How often deadlines are looked at: what a Keep Alive or a delay may come too late.
@@ -55,7 +56,9 @@ impl Server {
     /// left running then.
     pub async fn start(config: Config) -> Result<Server, StartError> {
         let access = Access::new(&config).map_err(StartError::Config)?;
-        let broker = Arc::new(Broker::new(config.mqtt.clone(), config.limits.clone()));
+        let (store, _) = MemoryStore::new(config.limits.memory_queue_bytes_max);
+        let store = Arc::new(store);
+        let broker = Arc::new(Broker::new(config.mqtt.clone(), config.limits.clone(), store));
         let mut bound = Vec::new();
         for address in &config.mqtt.listen {
             bound.push(Listener::bind(address).map_err(|source| StartError::Listen {

@@ -23,6 +23,7 @@
 //! mqttbytes (for 3.1.1) and rmqtt-codec (for 5.0) serve where they are strong: as oracles for
 //! valid packets in this crate's tests.
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod mqtt;
 pub mod topic;

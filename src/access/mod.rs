@@ -76,12 +76,14 @@ pub enum Step {
     Failed(AuthError),
 }
 
+/// Begins an exchange for the client with a Client Identifier.
+type Begin = fn(Access, &str) -> Box<dyn Exchange>;
+
 /// The methods of enhanced authentication, by the name that clients ask for. Another one is
 /// one more line, and a type that implements [`Exchange`].
-const METHODS: &[(&str, fn(Access, &str) -> Box<dyn Exchange>)] =
-    &[(scram::METHOD, |access, client_id| {
-        Box::new(scram::Server::new(access, client_id))
-    })];
+const METHODS: &[(&str, Begin)] = &[(scram::METHOD, |access, client_id| {
+    Box::new(scram::Server::new(access, client_id))
+})];
 
 /// The one authority on who is let in. Cheap to clone; all clones see a reload.
 #[derive(Clone)]

@@ -63,10 +63,9 @@ impl Rights {
         }
     }
 
-    /// `$SYS` is the broker's own: nobody publishes there.
+    /// Topics that begin with `$` are the broker's own: nobody else publishes there.
     pub fn may_publish(&self, topic: &str) -> bool {
-        let internal = topic == "$SYS" || topic.starts_with("$SYS/");
-        !internal && self.publish.permits(topic)
+        !topic.starts_with('$') && self.publish.permits(topic)
     }
 
     /// Whether a SUBSCRIBE to the filter is granted, of a shared subscription to the part after
@@ -359,13 +358,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_publishes_to_sys() {
+    fn nobody_publishes_to_topics_of_the_broker() {
         for rights in [
             Rights::everything(),
             Rights::of(&rules(&["* allow p #,$SYS/#,$other"]), None, "c"),
         ] {
             assert!(!rights.may_publish("$SYS") && !rights.may_publish("$SYS/broker/uptime"));
-            assert!(rights.may_publish("$other") && rights.may_publish("a"));
+            assert!(!rights.may_publish("$other") && rights.may_publish("a"));
         }
     }
 
@@ -489,11 +488,8 @@ mod tests {
                 listed(rules, Effect::Allow, action, &topic)
                     && !listed(rules, Effect::Deny, action, &topic)
             };
-            assert_eq!(
-                rights.may_publish(&topic),
-                allowed(Action::Publish),
-                "{topic}"
-            );
+            let publish = allowed(Action::Publish) && !topic.starts_with('$');
+            assert_eq!(rights.may_publish(&topic), publish, "{topic}");
             assert_eq!(
                 rights.may_receive(&topic),
                 allowed(Action::Receive),

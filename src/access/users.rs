@@ -86,7 +86,10 @@ impl Users {
     pub fn read(path: &Path) -> Result<Users, Problems> {
         let name: Arc<str> = path.display().to_string().into();
         match std::fs::read(path) {
-            Ok(bytes) => Users::parse(&name, &bytes),
+            Ok(bytes) => {
+                warn_if_open_to_all(path);
+                Users::parse(&name, &bytes)
+            }
             Err(error) => {
                 let kind = ProblemKind::Unreadable(error.to_string());
                 Err(Problems::one(
@@ -156,6 +159,16 @@ impl Users {
 
     pub fn any_scram(&self) -> bool {
         self.listed.iter().any(|user| user.scram.is_some())
+    }
+}
+
+/// Whoever can read the hashes can try passwords on them at leisure.
+fn warn_if_open_to_all(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let open = std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o007 != 0);
+    if open {
+        let path = path.display();
+        tracing::warn!(%path, "the password file is open to every user of this machine");
     }
 }
 

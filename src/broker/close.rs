@@ -14,6 +14,7 @@ use super::stats::Drop as Reason;
 use super::timers::Kind;
 use super::will::Will;
 use crate::access::Principal;
+use crate::store::Record;
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +83,10 @@ impl Broker {
             state.will_due = Some(due);
             self.delayed_wills.fetch_add(1, Ordering::Relaxed);
             self.arm(due, session, state.epoch, Kind::Will);
+            self.keep_session(session, &state);
         } else {
             let will = state.take_will();
+            self.keep_session(session, &state);
             drop(state);
             batch.publish_will(will);
         }
@@ -131,6 +134,10 @@ impl Broker {
         }
         let left: Vec<Slot> = state.change_queue(&self.stats, |queue| queue.take_all().collect());
         session.refresh_readiness(&state);
+        if state.kept {
+            let session = session.number();
+            self.keep(&[Record::SessionRemove { session }]);
+        }
         drop(state);
         self.sessions
             .remove_if(session.client_id(), |_, known| Arc::ptr_eq(known, session));
@@ -147,6 +154,7 @@ impl Broker {
         if state.epoch == epoch && state.will_due.take().is_some() {
             self.delayed_wills.fetch_sub(1, Ordering::Relaxed);
             let will = state.take_will();
+            self.keep_session(session, &state);
             drop(state);
             batch.publish_will(will);
         }

@@ -13,6 +13,7 @@ use super::clock::Millis;
 use super::encode::{
     Delivery, Encodings, NO_IDENTIFIER, Variant, encode_message, encoded_len,
 };
+use super::journal::Journal;
 use super::message::{Message, Run};
 use super::outgoing::{Progress, Slot, Through};
 use super::session::{Closing, Link, Session, State};
@@ -29,6 +30,7 @@ pub(super) struct Context<'a> {
     /// Tasks to wake once the batch is routed.
     pub wakers: &'a mut Vec<Waker>,
     pub tally: &'a mut Tally,
+    pub journal: &'a mut Journal,
 }
 
 impl Session {
@@ -42,9 +44,9 @@ impl Session {
         cx: &mut Context<'_>,
     ) {
         let mut state = self.lock();
-        if !try_at_once(&mut state, run, range.clone(), terms, cx) {
+        if !try_at_once(&mut state, self.number(), run, range.clone(), terms, cx) {
             for index in range {
-                deliver_publication(&mut state, run, index, terms, cx);
+                deliver_publication(&mut state, self.number(), run, index, terms, cx);
             }
         }
         self.after_delivery(&mut state, cx.wakers);
@@ -66,13 +68,14 @@ impl Session {
 /// about this receiver wants a closer look; nothing has happened then.
 fn try_at_once(
     state: &mut State,
+    session: u64,
     run: &Run<'_>,
     range: Range<usize>,
     terms: &Terms,
     cx: &mut Context<'_>,
 ) -> bool {
-    let keep = state.is_persistent() || terms.group().is_some();
-    let State { link, outgoing, .. } = state;
+    let keep = state.kept || terms.group().is_some();
+    let State { link, outgoing, kept, .. } = state;
     let Some(link) = link else { return false };
     if terms.identifiers().is_some()
         || link.aliases.is_some()
@@ -112,14 +115,20 @@ fn try_at_once(
                 continue;
             }
             let publication = &run.publications[index];
-            let id = outgoing.push_sent(Slot {
+            let qos = publication.qos.min(terms.qos);
+            let retain = publication.retain && terms.retain_as_published;
+            let (sequence, id) = outgoing.push_sent(Slot {
                 message: keep.then(|| messages.get(run, index, cx.now)),
                 through: terms.through.clone(),
                 progress: Progress::Queued,
-                qos: publication.qos.min(terms.qos),
-                retain: publication.retain && terms.retain_as_published,
+                qos,
+                retain,
                 dup: false,
             });
+            if *kept {
+                let through = terms.through.clone();
+                cx.journal.queued(index, session, sequence, qos, retain, through);
+            }
             let at = start + frame.identifier_at as usize - from;
             tail[at..at + 2].copy_from_slice(&id.to_be_bytes());
         }
@@ -130,6 +139,7 @@ fn try_at_once(
 
 fn deliver_publication(
     state: &mut State,
+    session: u64,
     run: &Run<'_>,
     index: usize,
     terms: &Terms,
@@ -139,10 +149,14 @@ fn deliver_publication(
     let qos = publication.qos.min(terms.qos);
     let retain = publication.retain && terms.retain_as_published;
     let message = cx.encodings.messages.get(run, index, cx.now);
-    deliver_message(state, message, qos, retain, terms.through.clone(), cx);
+    let queued = deliver_message(state, message, qos, retain, terms.through.clone(), cx);
+    if let Some(sequence) = queued.filter(|_| state.kept) {
+        let through = terms.through.clone();
+        cx.journal.queued(index, session, sequence, qos, retain, through);
+    }
 }
 
-/// Delivers a message that is kept already.
+/// Delivers a message that is kept already, and answers its sequence number if it was queued.
 pub(super) fn deliver_message(
     state: &mut State,
     message: Arc<Message>,
@@ -150,19 +164,19 @@ pub(super) fn deliver_message(
     retain: bool,
     through: Option<Arc<Through>>,
     cx: &mut Context<'_>,
-) {
+) -> Option<u64> {
     if state.ended {
         cx.tally.dropped(Drop::SessionEnded, 1);
-        return;
+        return None;
     }
     if qos == QoS::AtMostOnce {
         if let Some(link) = &mut state.link {
             send_qos0(link, &message, retain, through.as_deref(), cx);
-            return;
+            return None;
         }
         if !(cx.limits.queue_qos0 && state.is_persistent()) {
             cx.tally.dropped(Drop::Absent, 1);
-            return;
+            return None;
         }
     }
     let slot = Slot {
@@ -173,9 +187,9 @@ pub(super) fn deliver_message(
         retain,
         dup: false,
     };
-    if enqueue(state, slot, cx) {
-        pump(state, cx.limits, cx.stats, cx.now, cx.tally);
-    }
+    let sequence = enqueue(state, slot, cx)?;
+    pump(state, cx.limits, cx.stats, cx.now, cx.tally);
+    Some(sequence)
 }
 
 fn send_qos0(
@@ -230,8 +244,8 @@ fn send(
     link.outbox_messages += 1;
 }
 
-/// Queues a message if the limits allow; false if it was dropped.
-fn enqueue(state: &mut State, slot: Slot, cx: &mut Context<'_>) -> bool {
+/// Queues a message if the limits allow, and answers its sequence number.
+fn enqueue(state: &mut State, slot: Slot, cx: &mut Context<'_>) -> Option<u64> {
     let size = slot.message.as_ref().map_or(0, |message| message.size());
     let limits = cx.limits;
     let full = |state: &State| {
@@ -243,13 +257,13 @@ fn enqueue(state: &mut State, slot: Slot, cx: &mut Context<'_>) -> bool {
         match limits.queue_full {
             QueueFull::DropNewest => {
                 cx.tally.dropped(Drop::QueueFull, 1);
-                return false;
+                return None;
             }
             QueueFull::DropOldest => {
                 while full(state) {
                     if !state.change_queue(cx.stats, |queue| queue.drop_oldest_waiting()) {
                         cx.tally.dropped(Drop::QueueFull, 1);
-                        return false;
+                        return None;
                     }
                     cx.tally.dropped(Drop::QueueFull, 1);
                 }
@@ -259,12 +273,11 @@ fn enqueue(state: &mut State, slot: Slot, cx: &mut Context<'_>) -> bool {
                 if let Some(link) = &mut state.link {
                     cx.wakers.extend(link.close(Closing::QueueFull));
                 }
-                return false;
+                return None;
             }
         }
     }
-    state.change_queue(cx.stats, |queue| queue.push(slot));
-    true
+    Some(state.change_queue(cx.stats, |queue| queue.push(slot)))
 }
 
 impl State {

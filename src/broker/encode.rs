@@ -115,6 +115,11 @@ impl Encodings {
 }
 
 impl RunMessages {
+    /// Those that somebody keeps, by their place in the run.
+    pub fn all(&self) -> &[Option<Arc<Message>>] {
+        &self.0
+    }
+
     /// The message at `index` of the run.
     pub fn get(&mut self, run: &Run<'_>, index: usize, now: Millis) -> Arc<Message> {
         let message = self.0[index].get_or_insert_with(|| {

@@ -11,6 +11,7 @@ use super::deliver::pump;
 use super::outbox::Outbox;
 use super::outgoing::Acknowledgement;
 use super::session::{Closing, Link, Session, State};
+use crate::store::{List, Record, Ticket};
 
 /// What became of a QoS 2 PUBLISH before it is routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +24,17 @@ pub enum Received {
     TooMany,
 }
 
+/// What is left to send once what was collected is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// More messages than fit in an outbox: collect again.
+    pub messages: bool,
+    /// Retained Messages: see [`Broker::replay`].
+    pub replays: bool,
+}
+
 impl Broker {
-    /// Moves what waits for this connection to `out`, and remembers whom to wake for more. True if
-    /// there is more than an outbox may hold: to be called again once this is written.
+    /// Moves what waits for this connection to `out`, and remembers whom to wake for more.
     ///
     /// # Errors
     /// Why the connection must end; what waits was moved all the same.
@@ -35,7 +44,7 @@ impl Broker {
         epoch: u64,
         out: &mut Outbox,
         waker: &Waker,
-    ) -> Result<bool, Closing> {
+    ) -> Result<Waiting, Closing> {
         let mut state = session.lock();
         if state.link_of(epoch).is_none() {
             return Err(Closing::TakenOver);
@@ -46,12 +55,15 @@ impl Broker {
             pump(&mut state, cx.limits, cx.stats, cx.now, cx.tally);
             session.refresh_readiness(&state);
         }
+        self.keep_progress(session, &mut state);
         let State { link, outgoing, replays, .. } = &mut *state;
         let Some(link) = link else {
             return Err(Closing::TakenOver);
         };
-        let more = !replays.is_empty()
-            || (outgoing.has_waiting() && outgoing.room(link.receive_maximum) > 0);
+        let waiting = Waiting {
+            messages: outgoing.has_waiting() && outgoing.room(link.receive_maximum) > 0,
+            replays: !replays.is_empty(),
+        };
         if !link.outbox.is_empty() {
             out.append(&mut link.outbox);
             link.outbox_messages = 0;
@@ -61,7 +73,7 @@ impl Broker {
             Some(why) => Err(why),
             None => {
                 link.watch(waker);
-                Ok(more)
+                Ok(waiting)
             }
         }
     }
@@ -85,17 +97,18 @@ impl Broker {
     }
 
     /// Takes in acknowledgements, in the order in which they came, and sends what they make room
-    /// for. `unknown` receives the positions of those that fit nothing in flight.
+    /// for. `unknown` receives the positions of those that fit nothing in flight. The ticket is
+    /// for answers, which have to wait until the store has it.
     pub fn acknowledge(
         &self,
         session: &Session,
         epoch: u64,
         acknowledgements: &[(Acknowledgement, PacketId)],
         unknown: &mut Vec<usize>,
-    ) {
+    ) -> Ticket {
         let mut state = session.lock();
         if state.epoch != epoch {
-            return;
+            return Ticket::default();
         }
         state.change_queue(&self.stats, |queue| {
             for (index, &(what, id)) in acknowledgements.iter().enumerate() {
@@ -110,6 +123,7 @@ impl Broker {
             pump(&mut state, cx.limits, cx.stats, cx.now, cx.tally);
         }
         session.refresh_readiness(&state);
+        self.keep_progress(session, &mut state)
     }
 
     /// Notes a QoS 2 PUBLISH of which at most `maximum` may be unreleased at a time.
@@ -134,15 +148,25 @@ impl Broker {
         Ok(Received::New)
     }
 
-    /// Releases a QoS 2 message with PUBREL, or because its PUBLISH was refused; false if its
-    /// Packet Identifier is unknown.
-    pub fn release(&self, session: &Arc<Session>, epoch: u64, id: PacketId) -> bool {
+    /// Releases a QoS 2 message with PUBREL, or because its PUBLISH was refused: none if its
+    /// Packet Identifier is unknown, otherwise the ticket that PUBCOMP has to wait for.
+    pub fn release(&self, session: &Arc<Session>, epoch: u64, id: PacketId) -> Option<Ticket> {
         let mut state = session.lock();
         let known = state.epoch == epoch && state.received.remove(&id.get());
         if known && state.received.is_empty() {
             state.received.shrink_to_fit();
         }
-        known
+        if !known {
+            return None;
+        }
+        if !state.kept {
+            return Some(Ticket::default());
+        }
+        let packet_ids = [id.get()];
+        Some(self.keep(&[Record::InboundReleased {
+            session: session.number(),
+            packet_ids: List::from(&packet_ids[..]),
+        }]))
     }
 }
 

@@ -4,8 +4,10 @@
 //! This module owns the two shapes and the way from one to the other. It knows nothing of
 //! sessions, queues or connections.
 
+use std::sync::atomic::AtomicU64;
+
 use bytes::Bytes;
-use tidings_protocol::mqtt::{Properties, PropertiesBuilder, Property, QoS};
+use tidings_protocol::mqtt::{PacketId, Properties, PropertiesBuilder, Property, QoS};
 
 use super::clock::Millis;
 
@@ -25,6 +27,8 @@ pub struct Publication<'a> {
     pub properties: Properties<'a>,
     /// The payload.
     pub payload: &'a [u8],
+    /// The publisher's Packet Identifier, where it must be remembered: QoS 2.
+    pub packet_id: Option<PacketId>,
     /// The same payload as a reference-counted slice, where the packet had a buffer of its own.
     pub shared_payload: Option<&'a Bytes>,
 }
@@ -62,6 +66,8 @@ pub struct Message {
     pub expires_at: Option<Millis>,
     /// The session it came from; 0 for the broker itself.
     pub publisher: u64,
+    /// Its offset in the log plus one; 0 while it is not there.
+    pub(super) offset: AtomicU64,
 }
 
 /// What [`Message::new`] is made from.
@@ -122,6 +128,7 @@ impl Message {
             retain: parts.retain,
             expires_at,
             publisher: parts.publisher,
+            offset: AtomicU64::new(0),
         }
     }
 

@@ -25,6 +25,7 @@ pub mod clock;
 mod close;
 mod deliver;
 mod encode;
+mod journal;
 pub mod link;
 mod message;
 mod open;
@@ -66,6 +67,7 @@ use timers::Timers;
 use topics::SubscriptionTable;
 
 use crate::config::{LimitsConfig, MqttConfig};
+use crate::store::Store;
 
 /// How many stripes a striped lock has: enough that two workers rarely want the same.
 const STRIPES: usize = 256;
@@ -86,6 +88,8 @@ pub struct Broker {
     retained_looked_at: Mutex<Option<Arc<str>>>,
     timers: Mutex<Timers>,
     delayed_wills: AtomicU64,
+    /// What has to outlive connections goes here as well.
+    store: Arc<dyn Store>,
     stopping: AtomicBool,
     rights: AtomicU64,
     hasher: RandomState,
@@ -94,8 +98,8 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker without sessions.
-    pub fn new(mqtt: MqttConfig, limits: LimitsConfig) -> Broker {
+    /// A broker without sessions over a store that is empty.
+    pub fn new(mqtt: MqttConfig, limits: LimitsConfig, store: Arc<dyn Store>) -> Broker {
         let stripes = || (0..STRIPES).map(|_| Mutex::new(())).collect();
         Broker {
             mqtt,
@@ -109,6 +113,7 @@ impl Broker {
             retained_looked_at: Mutex::default(),
             timers: Mutex::default(),
             delayed_wills: AtomicU64::new(0),
+            store,
             stopping: AtomicBool::new(false),
             rights: AtomicU64::new(0),
             hasher: RandomState::default(),

@@ -15,6 +15,7 @@ use super::session::{Closing, Link, Session, State};
 use super::timers::Kind;
 use super::will::Will;
 use crate::access::Principal;
+use crate::store::Ticket;
 
 /// What a connection asks for.
 pub struct Open<'a> {
@@ -48,6 +49,8 @@ pub struct Opened {
     pub epoch: u64,
     /// Whether it is resumed [MQTT-3.2.2-3].
     pub present: bool,
+    /// What CONNACK has to wait for.
+    pub ticket: Ticket,
 }
 
 /// Why no session could be opened.
@@ -88,13 +91,14 @@ impl Broker {
             let resumed = !open.clean_start && !state.ended && state.is_persistent();
             let will = self.unlink(&existing, &mut state, resumed, &mut batch);
             if resumed {
-                let epoch = self.link(&existing, &mut state, open, &mut batch);
+                let (epoch, ticket) = self.link(&existing, &mut state, open, &mut batch);
                 drop(state);
                 batch.publish_will(will);
                 return Ok(Opened {
                     session: existing,
                     epoch,
                     present: true,
+                    ticket,
                 });
             }
             self.end(&existing, state, &mut batch);
@@ -109,13 +113,14 @@ impl Broker {
             open.principal.clone(),
             open.expiry_secs,
         ));
-        let epoch = self.link(&session, &mut session.lock(), open, &mut batch);
+        let (epoch, ticket) = self.link(&session, &mut session.lock(), open, &mut batch);
         self.sessions
             .insert(Arc::clone(session.client_id()), Arc::clone(&session));
         Ok(Opened {
             session,
             epoch,
             present: false,
+            ticket,
         })
     }
 
@@ -126,11 +131,12 @@ impl Broker {
         state: &mut State,
         open: &Open<'_>,
         batch: &mut Batch<'_>,
-    ) -> u64 {
+    ) -> (u64, Ticket) {
         let now = self.clock.now();
         state.epoch += 1;
         state.principal = open.principal.clone();
         state.expiry_secs = open.expiry_secs;
+        state.connected_at = now;
         state.disconnected_at = None;
         state.will = open
             .will
@@ -164,7 +170,7 @@ impl Broker {
         self.stats
             .clients_maximum
             .raise_to(self.stats.clients_connected.get());
-        state.epoch
+        (state.epoch, self.keep_session(session, state))
     }
 
     /// Takes a session's connection away for another one, and answers the will that is now to be

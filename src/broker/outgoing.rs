@@ -5,8 +5,8 @@
 //! slots, so an acknowledgement finds its message by arithmetic, redelivery is in the original
 //! order by construction [MQTT-4.4.0-1] [MQTT-4.6.0-1], and nothing has to remember which
 //! identifier belongs to which message. An identifier is not used again before the slot that has
-//! it is done [MQTT-2.2.1-4]: at most [`SPAN_MAX`] slots, counted from the oldest that is not, are
-//! ever in flight.
+//! it is done [MQTT-2.2.1-4]: a number whose identifier somebody still has in flight, because one
+//! message stays unacknowledged while thousands after it do not, is passed over.
 //!
 //! A pure state machine: it sends nothing, and knows neither time nor limits.
 
@@ -21,8 +21,8 @@ use super::shared::Origin;
 /// Packet Identifiers there are.
 const IDENTIFIERS: u64 = 65_535;
 
-/// The longest stretch of slots that may be in flight, so that no two share an identifier.
-pub const SPAN_MAX: usize = IDENTIFIERS as usize;
+/// The longest stretch of slots of which no two share an identifier.
+const SPAN_MAX: usize = IDENTIFIERS as usize;
 
 /// What is the same for all messages that came through one subscription.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,6 +84,27 @@ impl Slot {
     fn size(&self) -> usize {
         self.message.as_ref().map_or(0, |message| message.size())
     }
+
+    /// Whether its Packet Identifier has been sent, so that no other message may have it.
+    fn holds_identifier(&self) -> bool {
+        match self.progress {
+            Progress::Queued => self.dup,
+            Progress::Sent | Progress::Released(_) => true,
+            Progress::Done => false,
+        }
+    }
+
+    /// Stands for a number that is not used.
+    fn passed_over() -> Slot {
+        Slot {
+            message: None,
+            through: None,
+            progress: Progress::Done,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            dup: false,
+        }
+    }
 }
 
 /// What the receiver says of a message.
@@ -114,6 +135,19 @@ pub struct Outgoing {
     /// Messages sent and not complete: what Receive Maximum bounds.
     inflight: usize,
     bytes: usize,
+    /// What became of entries since it was last asked for; none if nobody keeps a record of it.
+    finished: Option<Vec<Finished>>,
+}
+
+/// An entry that needs its message no more.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// Its message.
+    pub message: Option<Arc<Message>>,
+    /// Whether PUBREL is still to be acknowledged; otherwise nothing is left to do.
+    pub released: bool,
 }
 
 fn packet_id(sequence: u64) -> PacketId {
@@ -121,6 +155,16 @@ fn packet_id(sequence: u64) -> PacketId {
 }
 
 impl Outgoing {
+    /// Has it remember what became of entries from now on.
+    pub fn keep_record(&mut self) {
+        self.finished.get_or_insert_default();
+    }
+
+    /// What became of entries, for whoever keeps a record of it.
+    pub fn finished(&mut self) -> Option<&mut Vec<Finished>> {
+        self.finished.as_mut().filter(|finished| !finished.is_empty())
+    }
+
     /// Messages that are not complete.
     pub fn len(&self) -> usize {
         self.slots.len()
@@ -153,64 +197,75 @@ impl Outgoing {
             .min(SPAN_MAX.saturating_sub(self.slots.len()))
     }
 
-    /// Queues a message.
-    pub fn push(&mut self, slot: Slot) {
+    /// Queues a message, and answers its sequence number.
+    pub fn push(&mut self, slot: Slot) -> u64 {
+        while self.same_identifier(self.slots.len()).any(|slot| slot.holds_identifier()) {
+            self.slots.push_back(Slot::passed_over());
+        }
         self.bytes += slot.size();
         self.slots.push_back(slot);
+        self.base + self.slots.len() as u64 - 1
     }
 
-    /// Queues a message of QoS 1 or 2 that is being sent at this moment, and gives its Packet
-    /// Identifier. Nothing may be waiting, and there must be [`Outgoing::room`].
-    pub fn push_sent(&mut self, mut slot: Slot) -> PacketId {
+    /// The slots before this position that have its Packet Identifier.
+    fn same_identifier(&self, at: usize) -> impl Iterator<Item = &Slot> {
+        (1..=at / SPAN_MAX).map(move |times| &self.slots[at - times * SPAN_MAX])
+    }
+
+    /// Queues a message of QoS 1 or 2 that is being sent at this moment, and gives its sequence
+    /// number and Packet Identifier. Nothing may be waiting, and there must be [`Outgoing::room`].
+    pub fn push_sent(&mut self, mut slot: Slot) -> (u64, PacketId) {
         debug_assert!(!self.has_waiting());
-        let sequence = self.base + self.slots.len() as u64;
         slot.progress = Progress::Sent;
-        self.push(slot);
+        let sequence = self.push(slot);
         self.next = self.slots.len();
         self.inflight += 1;
-        packet_id(sequence)
+        (sequence, packet_id(sequence))
     }
 
     /// The next message to send: marked as sent, with its Packet Identifier. A released one wants
     /// PUBREL instead of PUBLISH. None if nothing waits or the window is full.
     ///
-    /// A slot given out with `drop` returning true is completed without being sent.
+    /// What `drop` says true to is completed without being sent.
     pub fn next(
         &mut self,
         receive_maximum: u16,
         mut drop: impl FnMut(&Slot) -> bool,
     ) -> Option<(&mut Slot, PacketId)> {
-        loop {
-            if self.next >= self.slots.len()
-                || self.next >= SPAN_MAX
-                || self.inflight >= usize::from(receive_maximum)
+        while self.next < self.slots.len() {
+            let at = self.next;
+            let id = packet_id(self.base + at as u64);
+            let slot = &self.slots[at];
+            match slot.progress {
+                Progress::Done | Progress::Sent | Progress::Released(true) => {
+                    self.next += 1;
+                    continue;
+                }
+                Progress::Queued if drop(slot) => {
+                    self.next += 1;
+                    self.complete(at);
+                    continue;
+                }
+                Progress::Queued | Progress::Released(false) => {}
+            }
+            if self.inflight >= usize::from(receive_maximum)
+                || self
+                    .same_identifier(at)
+                    .any(|slot| slot.progress != Progress::Done)
             {
                 return None;
             }
-            let at = self.next;
-            let id = packet_id(self.base + at as u64);
             self.next += 1;
             let slot = &mut self.slots[at];
-            match slot.progress {
-                Progress::Queued if drop(slot) => self.complete(at),
-                Progress::Queued if slot.qos == QoS::AtMostOnce => {
-                    // Sent as soon as it is visited: there is no acknowledgement to wait for.
-                    slot.progress = Progress::Sent;
-                    return self.slots.get_mut(at).map(|slot| (slot, id));
-                }
-                Progress::Queued => {
-                    slot.progress = Progress::Sent;
-                    self.inflight += 1;
-                    return self.slots.get_mut(at).map(|slot| (slot, id));
-                }
-                Progress::Released(false) => {
-                    slot.progress = Progress::Released(true);
-                    self.inflight += 1;
-                    return self.slots.get_mut(at).map(|slot| (slot, id));
-                }
-                Progress::Done | Progress::Sent | Progress::Released(true) => {}
-            }
+            slot.progress = match slot.progress {
+                Progress::Released(_) => Progress::Released(true),
+                _ => Progress::Sent,
+            };
+            // QoS 0 has no acknowledgement to wait for.
+            self.inflight += usize::from(slot.qos != QoS::AtMostOnce);
+            return Some((slot, id));
         }
+        None
     }
 
     /// Completes QoS 0 messages that [`Outgoing::next`] gave out.
@@ -225,16 +280,25 @@ impl Outgoing {
     fn position(&self, id: PacketId) -> Option<usize> {
         let base = self.base % IDENTIFIERS;
         let wanted = u64::from(id.get()) - 1;
-        let at = ((wanted + IDENTIFIERS - base) % IDENTIFIERS) as usize;
-        (at < self.next).then_some(at)
+        let first = ((wanted + IDENTIFIERS - base) % IDENTIFIERS) as usize;
+        (first..self.next)
+            .step_by(SPAN_MAX)
+            .find(|&at| self.slots[at].progress != Progress::Done)
     }
 
     fn complete(&mut self, at: usize) {
         let slot = &mut self.slots[at];
         self.bytes -= slot.size();
         slot.progress = Progress::Done;
-        slot.message = None;
+        let message = slot.message.take();
         slot.through = None;
+        if let Some(finished) = &mut self.finished {
+            finished.push(Finished {
+                sequence: self.base + at as u64,
+                message,
+                released: false,
+            });
+        }
         while self
             .slots
             .front()
@@ -269,7 +333,14 @@ impl Outgoing {
                 // The payload is the receiver's now; only the identifier is still needed.
                 self.bytes -= slot.size();
                 slot.progress = Progress::Released(true);
-                slot.message = None;
+                let message = slot.message.take();
+                if let Some(finished) = &mut self.finished {
+                    finished.push(Finished {
+                        sequence: self.base + at as u64,
+                        message,
+                        released: true,
+                    });
+                }
                 Ok(())
             }
             (Acknowledgement::Received, QoS::ExactlyOnce, Progress::Released(_)) => Ok(()),
@@ -406,6 +477,22 @@ mod tests {
     }
 
     #[test]
+    fn an_identifier_in_flight_is_passed_over() {
+        let mut queue = Outgoing::default();
+        queue.push(slot(QoS::AtLeastOnce));
+        assert_eq!(send(&mut queue, 10), [(1, false, Progress::Sent)]);
+        for number in 1..200_000_u64 {
+            queue.push(slot(QoS::AtLeastOnce));
+            let sent = send(&mut queue, 10);
+            assert_eq!(sent.len(), 1, "after {number}");
+            assert_ne!(sent[0].0, 1);
+            queue.acknowledge(Acknowledgement::Ack, id(sent[0].0)).expect("in flight");
+        }
+        queue.acknowledge(Acknowledgement::Ack, id(1)).expect("in flight");
+        assert!(queue.is_empty());
+    }
+
+    #[test]
     fn an_acknowledgement_must_fit_the_state() {
         let mut queue = Outgoing::default();
         queue.push(slot(QoS::AtLeastOnce));
@@ -465,7 +552,8 @@ mod tests {
                             let (number, qos, sent_before, released) =
                                 waiting.pop_front().expect("only what waits is sent");
                             prop_assert_eq!(u64::from(id), number % 65_535 + 1);
-                            prop_assert_eq!(dup, sent_before && !released);
+                            // PUBREL, which is all that is sent of a released one, has no DUP.
+                            prop_assert!(released || dup == sent_before);
                             prop_assert_eq!(progress == Progress::Released(true), released);
                             if qos != QoS::AtMostOnce {
                                 flight.push((number, qos, released));

@@ -6,17 +6,19 @@ use std::task::Waker;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use tidings_protocol::mqtt::{PropertiesBuilder, Property, QoS};
+use tidings_protocol::mqtt::{Properties, QoS};
 
 use super::Broker;
 use super::close::DueWill;
 use super::deliver::{Context, deliver_message};
 use super::encode::Encodings;
+use super::journal::Journal;
 use super::message::{Message, Publication, Run};
 use super::outgoing::Slot;
 use super::stats::{Drop as Reason, Tally};
 use super::topics::{Matched, Own, Terms};
 use crate::access::Principal;
+use crate::store::{Retained, Ticket};
 
 /// Permission to publish to a topic, with everybody who is subscribed to it. Only
 /// [`Batch::route`] makes one, from a principal whose right it checked.
@@ -41,6 +43,8 @@ const ROUTES_MAX: usize = 64;
 pub struct Published {
     /// How many sessions and groups it matched.
     pub matched: usize,
+    /// When the store has this ticket, all of it is as safe as the configuration promises.
+    pub ticket: Ticket,
 }
 
 /// Why a publication was not accepted. Nothing was done with it.
@@ -50,6 +54,8 @@ pub enum Refused {
     NotAuthorized,
     #[error("the limit of retained messages is reached")]
     RetainedFull,
+    #[error("the store takes no more messages")]
+    StoreFull,
 }
 
 /// Memory for one batch, used again by the next on the same thread.
@@ -58,6 +64,7 @@ struct Scratch {
     encodings: Encodings,
     wakers: Vec<Waker>,
     tally: Tally,
+    journal: Journal,
 }
 
 thread_local! {
@@ -141,19 +148,34 @@ impl<'a> Batch<'a> {
     ///
     /// # Errors
     /// [`Refused::RetainedFull`] if the message cannot be retained; nothing was delivered then.
-    pub fn publish(&mut self, route: &Route, run: &Run<'_>) -> Result<Published, Refused> {
+    ///
+    /// `publisher_is_kept` says whether the Packet Identifiers of QoS 2 have to outlive the
+    /// publisher's connection.
+    pub fn publish(
+        &mut self,
+        route: &Route,
+        run: &Run<'_>,
+        publisher_is_kept: bool,
+    ) -> Result<Published, Refused> {
         debug_assert_eq!(*route.topic, *run.topic);
-        self.deliver(&route.matched, run)
+        self.deliver(&route.matched, run, publisher_is_kept)
     }
 
-    fn deliver(&mut self, matched: &Matched, run: &Run<'_>) -> Result<Published, Refused> {
+    fn deliver(
+        &mut self,
+        matched: &Matched,
+        run: &Run<'_>,
+        publisher_is_kept: bool,
+    ) -> Result<Published, Refused> {
         let broker = self.broker;
         self.scratch.encodings.reset(run);
+        self.scratch.journal.clear();
         let retain = run.publications[0].retain;
         let _together = retain.then(|| broker.stripe(&broker.topics, run.topic));
+        let mut retained = Retained::Unchanged;
         if retain {
             debug_assert_eq!(run.publications.len(), 1);
-            self.retain(run)?;
+            retained = self.retain(run)?;
         }
         let mut cx = self.context();
         let all = 0..run.publications.len();
@@ -185,18 +207,31 @@ impl<'a> Batch<'a> {
                 }
             }
         }
+        let Scratch {
+            encodings, journal, ..
+        } = &mut *self.scratch;
+        let kept = encodings.messages.all();
+        let ticket = broker
+            .keep_run(run, journal, kept, retained, publisher_is_kept)
+            .map_err(|error| {
+                tracing::error!(%error, topic = run.topic, "a message could not be kept");
+                Refused::StoreFull
+            })?;
         Ok(Published {
             matched: matched.targets.len() + matched.groups.len(),
+            ticket,
         })
     }
 
-    fn retain(&mut self, run: &Run<'_>) -> Result<(), Refused> {
+    /// Sets or clears the Retained Message of the run's topic; what it did has to be kept, unless
+    /// it is one of the broker's own.
+    fn retain(&mut self, run: &Run<'_>) -> Result<Retained, Refused> {
         let Batch { broker, scratch } = self;
         if run.publications[0].payload.is_empty() {
             // A Retained Message with an empty payload removes the one that is there
             // [MQTT-3.3.1-6] [MQTT-3.3.1-7].
-            broker.retained.clear(run.topic);
-            return Ok(());
+            let cleared = broker.retained.clear(run.topic);
+            return Ok(if cleared { Retained::Cleared } else { Retained::Unchanged });
         }
         let message = scratch.encodings.messages.get(run, 0, broker.clock.now());
         let limits = &broker.limits;
@@ -209,11 +244,10 @@ impl<'a> Batch<'a> {
                 limits.retained_bytes_max,
             )
         {
-            scratch.tally.dropped(Reason::RetainedFull, 1);
             return Err(Refused::RetainedFull);
         }
         broker.retained.set(message);
-        Ok(())
+        Ok(if internal { Retained::Unchanged } else { Retained::Set })
     }
 
     /// Publishes a message that is kept already, a will for instance, if `principal` may.
@@ -221,27 +255,24 @@ impl<'a> Batch<'a> {
         &mut self,
         principal: &Principal,
         message: &Message,
-        expiry_secs: Option<u32>,
+        properties: Properties<'_>,
     ) {
         let topic = message.topic();
         if topic.starts_with('$') || !principal.may_publish(topic) {
             self.scratch.tally.dropped(Reason::PublishDenied, 1);
             return;
         }
-        let mut properties = PropertiesBuilder::new();
-        properties.extend(message.properties());
-        if let Some(seconds) = expiry_secs {
-            properties.push(Property::MessageExpiryInterval(seconds));
-        }
         let publication = Publication {
             qos: message.qos,
             retain: message.retain,
-            properties: properties.as_properties(),
+            properties,
             payload: message.payload(),
+            packet_id: None,
             shared_payload: message.shared_payload(),
         };
-        // A will that cannot be retained for lack of room is counted where that is found out.
-        let _ = self.deliver_anew(topic, publication, message.publisher);
+        if self.deliver_anew(topic, publication, message.publisher).is_err() {
+            self.scratch.tally.dropped(Reason::RetainedFull, 1);
+        }
     }
 
     /// Publishes a message of the broker itself, which needs nobody's permission.
@@ -249,11 +280,14 @@ impl<'a> Batch<'a> {
         let publication = Publication {
             qos: QoS::AtMostOnce,
             retain: true,
-            properties: tidings_protocol::mqtt::Properties::EMPTY,
+            properties: Properties::EMPTY,
             payload,
+            packet_id: None,
             shared_payload: None,
         };
-        let _ = self.deliver_anew(topic, publication, 0);
+        if let Err(error) = self.deliver_anew(topic, publication, 0) {
+            tracing::debug!(%error, topic, "not published");
+        }
     }
 
     fn deliver_anew(
@@ -270,6 +304,7 @@ impl<'a> Batch<'a> {
                 publications: &[publication],
                 publisher,
             },
+            false,
         )
     }
 
@@ -298,7 +333,12 @@ impl<'a> Batch<'a> {
             let mut state = member.session.lock();
             let retain = message.retain && retain_as_published;
             let qos = message.qos.min(qos);
-            deliver_message(&mut state, message, qos, retain, through, &mut cx);
+            let (again, by) = (Arc::clone(&message), through.clone());
+            let queued = deliver_message(&mut state, message, qos, retain, through, &mut cx);
+            if let Some(sequence) = queued.filter(|_| state.kept) {
+                let session = member.session.number();
+                broker.keep_entry(session, sequence, &again, qos, retain, by.as_ref());
+            }
             member.session.after_delivery(&mut state, cx.wakers);
         }
     }
@@ -306,7 +346,7 @@ impl<'a> Batch<'a> {
     /// Publishes a will that is due. No session may be locked.
     pub(super) fn publish_will(&mut self, due: Option<DueWill>) {
         if let Some(DueWill { principal, will }) = due {
-            self.publish_kept(&principal, &will.message, will.expiry_secs);
+            self.publish_kept(&principal, &will.message, will.properties());
         }
     }
 
@@ -321,6 +361,7 @@ impl<'a> Batch<'a> {
             encodings,
             wakers,
             tally,
+            journal,
         } = &mut *self.scratch;
         Context {
             limits: &self.broker.limits,
@@ -329,6 +370,7 @@ impl<'a> Batch<'a> {
             encodings,
             wakers,
             tally,
+            journal,
         }
     }
 

@@ -18,7 +18,7 @@ const AHEAD_MAX: usize = 256 * 1024;
 
 impl Broker {
     /// Goes on with the Retained Messages that the session's subscriptions are to receive. Called
-    /// when its connection has written what there was; true if there is more to send right now.
+    /// when its connection has written what there was; false if it cannot go on now.
     pub fn replay(&self, session: &Arc<Session>, epoch: u64) -> bool {
         let Some(mut replay) = self.begin_replay(session, epoch) else {
             return false;
@@ -49,11 +49,16 @@ impl Broker {
                 let before = index.checked_sub(1).map(|before| Arc::clone(&topics[before]));
                 replay.go_back(before);
                 state.replays.push_front(replay);
-                return false;
+                return index > 0;
             }
             let mut cx = batch.context();
             let through = replay.terms.through.clone();
-            deliver_message(&mut state, message, qos, true, through, &mut cx);
+            let by = through.clone();
+            let kept = Arc::clone(&message);
+            let queued = deliver_message(&mut state, message, qos, true, through, &mut cx);
+            if let Some(sequence) = queued.filter(|_| state.kept) {
+                self.keep_entry(session.number(), sequence, &kept, qos, true, by.as_ref());
+            }
             session.refresh_readiness(&state);
         }
         let mut state = session.lock();
@@ -63,7 +68,7 @@ impl Broker {
         if more {
             state.replays.push_front(replay);
         }
-        !state.replays.is_empty()
+        true
     }
 
     fn begin_replay(&self, session: &Session, epoch: u64) -> Option<Replay> {

@@ -174,8 +174,14 @@ impl Retained {
     }
 
     /// Removes messages whose Message Expiry Interval has run out, looking at no more than
-    /// `count` topics after `after`. Answers where to go on, or nothing at the end.
-    pub fn expire(&self, after: Option<&str>, count: usize, now: Millis) -> Option<Topic> {
+    /// `count` topics after `after`, and tells `removed` of each. Answers where to go on, or nothing at the end.
+    pub fn expire(
+        &self,
+        after: Option<&str>,
+        count: usize,
+        now: Millis,
+        mut removed: impl FnMut(&str),
+    ) -> Option<Topic> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut expired = Vec::new();
         let mut last = None;
@@ -196,6 +202,7 @@ impl Retained {
         for topic in expired {
             if self.get(&topic).is_some_and(|message| message.is_expired(now)) {
                 self.clear(&topic);
+                removed(&topic);
             }
         }
         last

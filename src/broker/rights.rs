@@ -10,6 +10,7 @@ use super::Broker;
 use super::session::{Closing, Session, State};
 use super::stats::Drop as Reason;
 use crate::access::{Access, Principal};
+use crate::store::Record;
 
 impl Broker {
     /// Changes whenever rights of sessions may have changed.
@@ -69,11 +70,16 @@ impl Broker {
             bytes_max: usize::MAX,
             levels_max: usize::MAX,
         };
+        let kept = state.kept;
         state.subscriptions.retain(|filter, _| {
             let allowed = principal.may_subscribe(filter);
             if !allowed {
                 let parsed = Filter::parse(filter, &anything).expect("it was parsed when made");
                 self.let_go(session.number(), &parsed);
+                if kept {
+                    let session = session.number();
+                    self.keep(&[Record::Unsubscribe { session, filter }]);
+                }
             }
             allowed
         });
@@ -82,6 +88,7 @@ impl Broker {
             queue.drop_waiting(|message| !principal.may_receive(message.topic()))
         });
         self.stats.dropped(Reason::ReceiveDenied, dropped);
+        self.keep_progress(session, state);
         if session.receive_as(&principal) {
             self.table.invalidate();
         }

@@ -86,6 +86,10 @@ pub struct State {
     pub will_due: Option<Millis>,
     /// When it was left without a connection.
     pub disconnected_at: Option<Millis>,
+    /// When its connection began, or the last one it had.
+    pub connected_at: Millis,
+    /// Whether the store keeps it: it was begun to outlive its connection.
+    pub kept: bool,
     /// It has ended: nothing may be queued or subscribed any more.
     pub ended: bool,
 }
@@ -139,6 +143,8 @@ pub enum Closing {
     QueueFull,
     /// Its rights were taken away by a changed configuration.
     NotAuthorized,
+    /// The store has failed: nothing can be promised to it any more.
+    StoreFailed,
 }
 
 impl Session {
@@ -162,10 +168,15 @@ impl Session {
                 will: None,
                 will_due: None,
                 disconnected_at: None,
+                connected_at: Millis(0),
+                kept: expiry_secs > 0,
                 ended: false,
             }),
         };
         session.receive_as(&principal);
+        if expiry_secs > 0 {
+            session.lock().outgoing.keep_record();
+        }
         session
     }
 

@@ -52,12 +52,16 @@ pub enum Drop {
     ReceiveDenied,
     /// The limit of retained messages is reached.
     RetainedFull,
+    /// The store takes no more messages.
+    StoreFull,
+    /// A Topic Name beyond the limits.
+    TopicInvalid,
     /// A payload that is not the UTF-8 it is declared to be.
     PayloadFormat,
 }
 
 /// All reasons, with the names under which they are shown.
-pub const DROPS: [(Drop, &str); 10] = [
+pub const DROPS: [(Drop, &str); 12] = [
     (Drop::SlowReceiver, "slow_receiver"),
     (Drop::Absent, "absent"),
     (Drop::QueueFull, "queue_full"),
@@ -67,6 +71,8 @@ pub const DROPS: [(Drop, &str); 10] = [
     (Drop::PublishDenied, "publish_denied"),
     (Drop::ReceiveDenied, "receive_denied"),
     (Drop::RetainedFull, "retained_full"),
+    (Drop::StoreFull, "store_full"),
+    (Drop::TopicInvalid, "topic_invalid"),
     (Drop::PayloadFormat, "payload_format"),
 ];
 

@@ -11,6 +11,7 @@ use super::retained::Replay;
 use super::session::{Held, Session, State};
 use super::shared::Group;
 use super::topics::{Subscriber, Terms};
+use crate::store::{Record, Ticket};
 
 /// One Topic Filter of a SUBSCRIBE.
 #[derive(Clone, Copy, Debug)]
@@ -27,24 +28,41 @@ impl Broker {
     /// Subscribes the session of a connection; the answer is what SUBACK says [MQTT-3.8.4-6].
     ///
     /// Whose rights count is whom the session belongs to. A connection that was taken over gets
-    /// [`ReasonCode::SessionTakenOver`] and changes nothing.
-    pub fn subscribe(&self, session: &Arc<Session>, epoch: u64, request: Request<'_>) -> ReasonCode {
+    /// [`ReasonCode::SessionTakenOver`] and changes nothing. SUBACK has to wait for the ticket.
+    pub fn subscribe(
+        &self,
+        session: &Arc<Session>,
+        epoch: u64,
+        request: Request<'_>,
+    ) -> (ReasonCode, Ticket) {
+        match self.try_subscribe(session, epoch, request) {
+            Ok((qos, ticket)) => (ReasonCode::granted(qos), ticket),
+            Err(reason) => (reason, Ticket::default()),
+        }
+    }
+
+    fn try_subscribe(
+        &self,
+        session: &Arc<Session>,
+        epoch: u64,
+        request: Request<'_>,
+    ) -> Result<(QoS, Ticket), ReasonCode> {
         let Ok(parsed) = Filter::parse(request.filter, &self.topic_limits()) else {
-            return ReasonCode::TopicFilterInvalid;
+            return Err(ReasonCode::TopicFilterInvalid);
         };
         let mut state = session.lock();
         if state.epoch != epoch || state.ended {
-            return ReasonCode::SessionTakenOver;
+            return Err(ReasonCode::SessionTakenOver);
         }
         if !state.principal.may_subscribe(request.filter) {
-            return ReasonCode::NotAuthorized;
+            return Err(ReasonCode::NotAuthorized);
         }
         let replaces = state.subscriptions.contains_key(request.filter);
         if !replaces
             && (state.subscriptions.len() >= self.limits.subscriptions_per_session_max
                 || self.table.count() >= self.limits.subscriptions_max)
         {
-            return ReasonCode::QuotaExceeded;
+            return Err(ReasonCode::QuotaExceeded);
         }
         let mut options = request.options;
         let qos_max = QoS::from_u8(self.mqtt.max_qos).unwrap_or(QoS::ExactlyOnce);
@@ -63,7 +81,11 @@ impl Broker {
         if wants_retained && parsed.share.is_none() {
             self.replay_later(&mut state, parsed.filter, held);
         }
-        ReasonCode::granted(options.qos)
+        let ticket = match state.kept {
+            true => self.keep_subscription(session.number(), request.filter, held),
+            false => Ticket::default(),
+        };
+        Ok((options.qos, ticket))
     }
 
     /// Puts a subscription into the session and the table.
@@ -106,21 +128,31 @@ impl Broker {
             .push_back(Replay::new(filter.into(), terms(held, None)));
     }
 
-    /// Ends a subscription; the answer is what UNSUBACK says [MQTT-3.11.3-2].
-    pub fn unsubscribe(&self, session: &Session, epoch: u64, filter: &str) -> ReasonCode {
+    /// Ends a subscription; the answer is what UNSUBACK says [MQTT-3.11.3-2], and the ticket that
+    /// it has to wait for.
+    pub fn unsubscribe(&self, session: &Session, epoch: u64, filter: &str) -> (ReasonCode, Ticket) {
+        let nothing = Ticket::default();
         let Ok(parsed) = Filter::parse(filter, &self.topic_limits()) else {
-            return ReasonCode::TopicFilterInvalid;
+            return (ReasonCode::TopicFilterInvalid, nothing);
         };
         let mut state = session.lock();
         if state.epoch != epoch || state.ended {
-            return ReasonCode::SessionTakenOver;
+            return (ReasonCode::SessionTakenOver, nothing);
         }
         if state.subscriptions.remove(filter).is_none() {
-            return ReasonCode::NoSubscriptionExisted;
+            return (ReasonCode::NoSubscriptionExisted, nothing);
         }
         state.replays.retain(|replay| **replay.filter() != *parsed.filter);
-        self.let_go(session.number(), &parsed);
-        ReasonCode::Success
+        let number = session.number();
+        self.let_go(number, &parsed);
+        let ticket = match state.kept {
+            true => self.keep(&[Record::Unsubscribe {
+                session: number,
+                filter,
+            }]),
+            false => nothing,
+        };
+        (ReasonCode::Success, ticket)
     }
 
     /// Takes a subscription out of the table.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use super::Broker;
 use super::clock::Millis;
 use super::session::{Closing, Session};
+use crate::store::Record;
 
 /// Retained Messages looked at in one tick for those that have expired.
 const RETAINED_LOOKED_AT: usize = 1000;
@@ -93,7 +94,11 @@ impl Broker {
             }
         }
         let mut after = self.retained_looked_at.lock();
-        *after = self.retained.expire(after.as_deref(), RETAINED_LOOKED_AT, now);
+        *after = self
+            .retained
+            .expire(after.as_deref(), RETAINED_LOOKED_AT, now, |topic| {
+                self.keep(&[Record::RetainedClear { topic }]);
+            });
     }
 
     /// Ends a connection that was silent for too long [MQTT-3.1.2-22], or sets the deadline anew.

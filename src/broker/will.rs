@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidings_protocol::mqtt;
+use tidings_protocol::mqtt::{self, Properties, PropertiesBuilder, Property};
 
 use super::clock::Millis;
 use super::message::{Message, MessageParts};
@@ -12,8 +12,8 @@ use super::message::{Message, MessageParts};
 pub struct Will {
     /// Its message; the Message Expiry Interval starts when it is published.
     pub message: Arc<Message>,
-    /// Its Message Expiry Interval in seconds.
-    pub expiry_secs: Option<u32>,
+    /// Its properties as published, the Message Expiry Interval among them.
+    properties: Box<[u8]>,
     /// Will Delay Interval in seconds [MQTT-3.1.3-9].
     pub delay_secs: u32,
 }
@@ -34,10 +34,21 @@ impl Will {
             now,
         );
         message.expires_at = None;
+        let mut properties = PropertiesBuilder::new();
+        for property in will.properties.iter() {
+            if !matches!(property, Property::WillDelayInterval(_)) {
+                properties.push(property);
+            }
+        }
         Will {
             message: Arc::new(message),
-            expiry_secs: will.properties.message_expiry_interval(),
+            properties: properties.as_properties().as_bytes().into(),
             delay_secs: will.properties.will_delay_interval().unwrap_or(0),
         }
+    }
+
+    /// The properties to publish it with.
+    pub fn properties(&self) -> Properties<'_> {
+        Properties::from_stored(&self.properties)
     }
 }

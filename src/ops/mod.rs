@@ -2,5 +2,6 @@
 //!
 //! Nothing here is needed to route a message; the binary calls it at start and at stop.
 
+pub mod files;
 pub mod logging;
 pub mod systemd;

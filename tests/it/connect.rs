@@ -3,6 +3,7 @@
 use crate::harness::*;
 
 /// A version 5 client is told what the broker offers, and nothing that it must not be told.
+/// [MQTT-3.1.4-5] [MQTT-3.1.2-28] [MQTT-3.2.2-1] [MQTT-4.2-1]
 #[tokio::test]
 async fn v5_connack_says_what_the_broker_offers() {
     let broker = Broker::start().await;
@@ -27,7 +28,8 @@ async fn v5_connack_says_what_the_broker_offers() {
     assert_eq!(property!(properties, ResponseInformation), None, "[MQTT-3.1.2-28]");
 }
 
-/// A version 3 client gets the four bytes of its CONNACK, without a session. [MQTT311-3.2.2-1] [MQTT311-3.1.4-4]
+/// A version 3 client gets the four bytes of its CONNACK, without a session.
+/// [MQTT311-3.2.2-1] [MQTT311-3.1.4-4] [MQTT311-3.2.0-1]
 #[tokio::test]
 async fn v3_connack_is_four_bytes() {
     let broker = Broker::start().await;
@@ -40,7 +42,7 @@ async fn v3_connack_is_four_bytes() {
 }
 
 /// Nothing may come from the broker before CONNACK, also when the client has sent everything at once, and what it has
-/// sent is then handled in order. [MQTT-3.2.0-1]
+/// sent is then handled in order. [MQTT-3.2.0-1] [MQTT-3.2.0-2] [MQTT-3.1.4-5] [MQTT311-3.2.0-1]
 #[tokio::test]
 async fn packets_sent_behind_connect_are_handled_after_connack() {
     let broker = Broker::start().await;
@@ -60,6 +62,8 @@ async fn packets_sent_behind_connect_are_handled_after_connack() {
         assert_eq!(client.expect_suback(7).await.reasons, [Reason::GRANTED_QOS_1]);
         client.expect_puback(9).await;
         client.take("its own message", |packet| matches!(packet, Packet::Publish(_)).then_some(())).await;
+        // No second CONNACK either.
+        client.expect_nothing().await;
     }
 }
 
@@ -140,7 +144,7 @@ async fn client_identifiers_may_be_long_and_of_any_text() {
     }
 }
 
-/// Client Identifiers are compared as they are: another case is another client.
+/// Client Identifiers are compared as they are: another case is another client. [MQTT-3.1.3-2] [MQTT311-3.1.3-2]
 #[tokio::test]
 async fn client_identifiers_that_differ_in_case_are_different_clients() {
     let broker = Broker::start().await;
@@ -194,7 +198,8 @@ async fn v31_empty_client_identifier_is_rejected() {
     client.expect_connack_refusal(Reason(2)).await;
 }
 
-/// A broker may be configured to want a Client Identifier from everybody. [MQTT-3.1.3-8]
+/// A broker may be configured to want a Client Identifier from everybody.
+/// [MQTT-3.1.3-8] [MQTT-3.2.2-6] [MQTT-3.2.2-7] [MQTT-3.2.2-8] [MQTT-4.13.2-1] [MQTT311-3.1.3-9]
 #[tokio::test]
 async fn empty_client_identifiers_can_be_forbidden() {
     let broker = Broker::with("mqtt.allow_zero_length_client_id = false").await;
@@ -222,7 +227,7 @@ async fn unknown_protocol_levels_are_refused() {
     }
 }
 
-/// Another protocol's name is not ours: closed, at most with 0x84. [MQTT-3.1.2-1]
+/// Another protocol's name is not ours: closed, at most with 0x84. [MQTT-3.1.2-1] [MQTT311-3.1.2-1]
 #[tokio::test]
 async fn other_protocol_names_are_closed() {
     let broker = Broker::start().await;
@@ -287,7 +292,8 @@ async fn v5_disconnect_may_be_short() {
     witness.expect_nothing().await;
 }
 
-/// A silent client is closed after one and a half times its Keep Alive, in version 5 with 0x8D. [MQTT-3.1.2-22]
+/// A silent client is closed after one and a half times its Keep Alive, in version 5 with 0x8D.
+/// [MQTT-3.1.2-22] [MQTT311-3.1.2-24]
 #[tokio::test]
 async fn silence_beyond_keep_alive_closes() {
     let broker = Broker::start().await;
@@ -408,7 +414,8 @@ async fn request_problem_information_is_respected() {
     }
 }
 
-/// A DISCONNECT by the broker says in words what was wrong.
+/// A DISCONNECT by the broker says in words what was wrong, and its connection is closed.
+/// [MQTT-3.14.2-1] [MQTT-3.14.2-2] [MQTT-3.14.4-2] [MQTT-4.13.1-1] [MQTT-4.13.2-1]
 #[tokio::test]
 async fn disconnect_carries_a_reason_for_a_person() {
     let broker = Broker::start().await;
@@ -420,30 +427,58 @@ async fn disconnect_carries_a_reason_for_a_person() {
     assert_eq!(property!(disconnect.properties, SessionExpiryInterval), None, "[MQTT-3.14.2-2]");
 }
 
-/// Words that do not fit into the client's Maximum Packet Size are left out, the reason code is not.
-/// [MQTT-3.14.2-3] [MQTT-3.9.2-1] [MQTT-3.7.2-2]
+/// Words that do not fit into the client's Maximum Packet Size are left out, the reason code is not; and the broker
+/// adds no User Properties of its own. [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2]
+/// [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3] [MQTT-3.9.2-1] [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2]
+/// [MQTT-3.14.2-3] [MQTT-3.14.2-4]
 #[tokio::test]
 async fn reason_strings_respect_maximum_packet_size() {
     let broker = Broker::start().await;
-    let small = Connect::v5("a").property(Property::MaximumPacketSize(16));
-    let (mut client, connack) = broker.attempt(small).await;
-    if connack.reason.is_error() {
-        // The CONNACK with what must be said does not fit: then the client is told with a CONNACK that does.
-        return client.expect_closed().await;
+    let mut roomy = broker.client("roomy").await;
+    let mut tight = broker.connect(Connect::v5("tight").property(Property::MaximumPacketSize(20))).await;
+    let (mut words, mut cut) = (Vec::new(), Vec::new());
+    for (client, answers) in [(&mut roomy, &mut words), (&mut tight, &mut cut)] {
+        let mut subscribe = Subscribe::new([("a/#/b", 1)]);
+        subscribe.packet_id = 1;
+        let mut unsubscribe = Unsubscribe::new(&["never"]);
+        unsubscribe.packet_id = 2;
+        client
+            .send_all([
+                subscribe.into(),
+                unsubscribe.into(),
+                Publish::new("$SYS/x", "x").qos(1).id(3).into(),
+                Publish::new("$SYS/x", "x").qos(2).id(4).into(),
+                Packet::PubRel(Ack::new(5)),
+                Packet::PubRec(Ack::new(6)),
+                Publish::new("", "no topic and no alias").into(),
+            ])
+            .await;
+        while let Some(packet) = client.next_or_closed().await {
+            answers.push(packet);
+        }
     }
-    assert!(Packet::from(connack).bytes(Version::V5).len() <= 16);
-    let mut subscribe = Subscribe::new([("a/#/b", 1)]);
-    subscribe.packet_id = 1;
-    client.send(subscribe).await;
-    let suback = client.expect_suback(1).await;
-    assert!(Packet::from(suback).bytes(Version::V5).len() <= 16);
-    client.send(Packet::PubRel(Ack::new(77))).await;
-    let pubcomp = client.expect_pubcomp(77).await;
-    assert_eq!(pubcomp.reason, Reason::PACKET_IDENTIFIER_NOT_FOUND);
-    assert!(Packet::PubComp(pubcomp).bytes(Version::V5).len() <= 16);
-    client.send(Publish::new("", "no topic and no alias")).await;
-    let disconnect = client.expect_disconnect(Reason::PROTOCOL_ERROR).await;
-    assert!(Packet::from(disconnect).bytes(Version::V5).len() <= 16);
+    assert_eq!(words.len(), 7, "{words:?}");
+    assert_eq!(cut.len(), 7, "{cut:?}");
+    for (spoken, cut) in words.iter().zip(&cut) {
+        assert!(cut.bytes(Version::V5).len() <= 20, "{cut:?}");
+        assert_eq!(std::mem::discriminant(spoken), std::mem::discriminant(cut));
+        for packet in [spoken, cut] {
+            assert!(!format!("{packet:?}").contains("UserProperty"), "{packet:?}");
+        }
+    }
+    assert!(words.iter().any(|packet| packet.bytes(Version::V5).len() > 20), "nothing had words: {words:?}");
+}
+
+/// Also CONNACK, which comes before anything is known of the client but what its CONNECT says.
+/// [MQTT-3.2.2-19] [MQTT-3.2.2-20]
+#[tokio::test]
+async fn connack_respects_maximum_packet_size() {
+    let broker = Broker::start().await;
+    let mut client = broker.open(Version::V5).await;
+    let unknown = Property::AuthenticationMethod("unknown".into());
+    client.send(Connect::v5("a").property(Property::MaximumPacketSize(10)).property(unknown)).await;
+    let connack = client.expect_connack_refusal(Reason::BAD_AUTHENTICATION_METHOD).await;
+    assert!(Packet::from(connack).bytes(Version::V5).len() <= 10);
 }
 
 /// One connection's DISCONNECT with any reason ends that connection and no other.

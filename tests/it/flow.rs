@@ -337,7 +337,7 @@ async fn topic_aliases_from_the_client() {
     }
 }
 
-/// An alias above the maximum, or 0, is refused with 0x94. [MQTT-3.3.2-8] [MQTT-3.3.2-9]
+/// An alias above the maximum, or 0, is refused with 0x94. [MQTT-3.3.2-8] [MQTT-3.3.2-9] [MQTT-3.2.2-17]
 #[tokio::test]
 async fn topic_aliases_out_of_range_are_refused() {
     let broker = Broker::with("mqtt.topic_alias_maximum = 5").await;

@@ -4,10 +4,12 @@
 mod harness;
 
 mod auth;
+mod clauses;
 mod clients;
 mod config;
 mod connect;
 mod flow;
+mod histories;
 mod limits;
 mod malformed;
 mod properties;

@@ -101,7 +101,7 @@ refused! { refuses:
     packet_type_0(ALL, MALFORMED_PACKET) |_| vec![0x00, 0x00];
     /// Packet type 15 is AUTH in version 5 and nothing before.
     packet_type_15_in_version_3(V3, MALFORMED_PACKET) |_| vec![0xf0, 0x00];
-    /// A second CONNECT is a protocol error. [MQTT-3.1.0-2] [MQTT311-3.1.0-2]
+    /// A second CONNECT is a protocol error. [MQTT-3.1.0-2] [MQTT-4.13.1-1] [MQTT311-3.1.0-2] [MQTT311-4.8.0-1]
     second_connect(ALL, PROTOCOL_ERROR) |version| Connect::new(version, "offender").bytes();
     /// Nor may it be for another Client Identifier.
     second_connect_with_another_identifier(ALL, PROTOCOL_ERROR) |version| Connect::new(version, "other").bytes();
@@ -339,7 +339,7 @@ fn connect_with_will(properties: &[u8], topic: &[u8]) -> Vec<u8> {
 const ID: &[u8] = &[0, 1, b'a'];
 
 refused! { refuses_connect:
-    /// The reserved connect flag. [MQTT-3.1.2-3] [MQTT311-3.1.2-3]
+    /// The reserved connect flag. [MQTT-3.1.2-3] [MQTT311-3.1.2-3] [MQTT311-3.2.2-6]
     connect_with_the_reserved_flag(NOT_V31, MALFORMED_PACKET) |version| connect_with_flags(version, 0x03, ID);
     /// Will QoS without Will. [MQTT-3.1.2-11] [MQTT311-3.1.2-13]
     connect_with_will_qos_and_no_will(NOT_V31, MALFORMED_PACKET) |version| connect_with_flags(version, 0x0a, ID);
@@ -363,7 +363,7 @@ refused! { refuses_connect:
     connect_without_the_announced_password(NOT_V31, MALFORMED_PACKET) |version| {
         connect_with_flags(version, 0xc2, &[0, 1, b'a', 0, 1, b'u'])
     };
-    /// A User Name that is there and not announced. [MQTT-3.1.2-16] [MQTT311-3.1.2-18]
+    /// A User Name that is there and not announced. [MQTT-3.1.2-16] [MQTT311-3.1.2-18] [MQTT311-3.1.2-11]
     connect_with_an_unannounced_user_name(ALL, MALFORMED_PACKET) |version| {
         connect_with_flags(version, 0x02, &[0, 1, b'a', 0, 1, b'u'])
     };
@@ -375,7 +375,7 @@ refused! { refuses_connect:
     connect_with_a_password_and_no_user_name_in_version_3(V3, MALFORMED_PACKET) |version| {
         connect_with_flags(version, 0x42, &[0, 1, b'a', 0, 1, b'p'])
     };
-    /// A CONNECT without Client Identifier. [MQTT-3.1.3-3] [MQTT311-3.1.3-3] [MQTT-3.1.4-1] [MQTT311-3.1.4-1]
+    /// A CONNECT without Client Identifier. [MQTT-3.1.3-1] [MQTT311-3.1.3-1] [MQTT-3.1.3-3] [MQTT311-3.1.3-3] [MQTT-3.1.4-1] [MQTT311-3.1.4-1]
     connect_without_client_identifier(ALL, MALFORMED_PACKET) |version| connect_with_flags(version, 0x02, &[]);
     /// A Client Identifier that is longer than the packet.
     connect_client_identifier_longer_than_the_packet(ALL, MALFORMED_PACKET) |version| {

@@ -3,7 +3,8 @@
 use crate::harness::*;
 
 /// Every version receives what every version publishes, at each QoS, with the handshake that belongs to it.
-/// [MQTT-3.3.4-1] [MQTT-4.3.1-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
+/// [MQTT-3.3.4-1] [MQTT-2.2.1-2] [MQTT-2.2.1-5] [MQTT-4.3.1-1] [MQTT-4.3.2-2] [MQTT-4.3.2-4] [MQTT-4.3.3-2]
+/// [MQTT-4.3.3-8] [MQTT311-3.3.4-1] [MQTT311-2.3.1-5] [MQTT311-2.3.1-6] [MQTT311-4.3.1-1]
 #[tokio::test]
 async fn each_qos_crosses_between_all_versions() {
     let broker = Broker::start().await;
@@ -39,7 +40,8 @@ async fn delivered_qos_is_the_minimum_of_published_and_granted() {
     }
 }
 
-/// After PUBACK the same Packet Identifier is a new message, whatever its DUP flag says. [MQTT-4.3.2-5]
+/// After PUBACK the same Packet Identifier is a new message, whatever its DUP flag says.
+/// [MQTT-4.3.2-5] [MQTT311-4.3.2-2]
 #[tokio::test]
 async fn qos_1_identifier_after_puback_is_a_new_message() {
     let broker = Broker::start().await;
@@ -162,6 +164,7 @@ async fn acknowledgements_of_unknown_identifiers_are_ignored() {
 }
 
 /// An acknowledgement of the wrong kind does not settle a message: it comes again when the session resumes.
+/// [MQTT-4.3.3-3]
 #[tokio::test]
 async fn puback_for_a_qos_2_message_does_not_settle_it() {
     let broker = Broker::start().await;
@@ -208,6 +211,20 @@ async fn a_publisher_receives_its_own_messages() {
     }
 }
 
+/// What the broker refused at QoS 2 is over: the same Packet Identifier is a new message. [MQTT-4.3.3-9]
+#[tokio::test]
+async fn qos_2_identifier_after_a_refusal_is_a_new_message() {
+    let broker = Broker::start().await;
+    let mut client = broker.client("a").await;
+    client.subscribe_to("t", 2).await;
+    for _ in 0..2 {
+        assert!(client.publish(Publish::new("$SYS/x", "refused").qos(2).id(5)).await.is_error());
+        assert_eq!(client.publish(Publish::new("t", "taken").qos(2).id(5).dup()).await, Reason::SUCCESS);
+        client.receive_exactly("t", "taken").await;
+    }
+    client.expect_nothing().await;
+}
+
 /// A message that nobody wants is acknowledged all the same; version 5 may say that nobody wanted it.
 #[tokio::test]
 async fn messages_without_subscribers_are_acknowledged() {
@@ -221,7 +238,8 @@ async fn messages_without_subscribers_are_acknowledged() {
     }
 }
 
-/// Messages in flight to one client all have their own Packet Identifier. [MQTT-2.2.1-4] [MQTT-4.3.2-1]
+/// Messages in flight to one client all have their own Packet Identifier.
+/// [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT311-2.3.1-4] [MQTT311-4.3.2-1] [MQTT311-4.3.3-1]
 #[tokio::test]
 async fn packet_identifiers_in_flight_are_unique() {
     let broker = Broker::start().await;
@@ -258,7 +276,8 @@ async fn packet_identifiers_wrap_around_those_in_flight() {
     }
 }
 
-/// One publisher's messages on one topic arrive in their order, at each QoS. [MQTT-4.6.0-5] [MQTT-4.6.0-6]
+/// One publisher's messages on one topic arrive in their order, at each QoS.
+/// [MQTT-4.6.0-5] [MQTT-4.6.0-6] [MQTT311-4.6.0-5] [MQTT311-4.6.0-6]
 #[tokio::test]
 async fn order_of_a_publisher_is_kept_at_each_qos() {
     let broker = Broker::start().await;
@@ -302,7 +321,8 @@ async fn order_is_kept_across_qos() {
     }
 }
 
-/// Acknowledgements come in the order of the messages. [MQTT-4.6.0-2] [MQTT-4.6.0-3] [MQTT-4.6.0-4]
+/// Acknowledgements come in the order of the messages.
+/// [MQTT-4.6.0-2] [MQTT-4.6.0-3] [MQTT311-4.6.0-2] [MQTT311-4.6.0-3]
 #[tokio::test]
 async fn acknowledgements_keep_the_order_of_messages() {
     let broker = Broker::start().await;
@@ -319,7 +339,7 @@ async fn acknowledgements_keep_the_order_of_messages() {
     }
 }
 
-/// The broker sends PUBREL in the order of the PUBREC packets that it gets. [MQTT-4.6.0-4]
+/// The broker sends PUBREL in the order of the PUBREC packets that it gets. [MQTT-4.6.0-4] [MQTT311-4.6.0-4]
 #[tokio::test]
 async fn pubrel_keeps_the_order_of_pubrec() {
     let broker = Broker::start().await;
@@ -407,7 +427,7 @@ async fn large_payloads_pass_unchanged() {
 }
 
 /// Topic Names are any text, passed on byte by byte: no normalisation, nothing stripped.
-/// [MQTT-4.7.3-4] [MQTT-1.5.4-3]
+/// [MQTT-4.7.3-4] [MQTT-1.5.4-3] [MQTT311-4.7.3-4] [MQTT311-1.5.3-3]
 #[tokio::test]
 async fn topic_names_are_not_normalised() {
     let broker = Broker::start().await;
@@ -425,7 +445,7 @@ async fn topic_names_are_not_normalised() {
     client.expect_nothing().await;
 }
 
-/// A Topic Name of the full 65,535 bytes.
+/// A Topic Name of the full 65,535 bytes. [MQTT-4.7.3-3] [MQTT311-4.7.3-3]
 #[tokio::test]
 async fn the_longest_topic_name_passes() {
     let broker = Broker::start().await;

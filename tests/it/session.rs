@@ -3,7 +3,8 @@
 use crate::harness::*;
 
 /// Session Present and what Clean Start does to it, version by version. Version 3.1 has no such flag.
-/// [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.2-6] [MQTT311-3.2.2-1] [MQTT311-3.2.2-2]
+/// [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.2-6] [MQTT-3.1.3-2] [MQTT-3.1.4-4]
+/// [MQTT311-3.2.2-1] [MQTT311-3.2.2-2] [MQTT311-3.2.2-3] [MQTT311-3.1.2-4] [MQTT311-3.1.3-2] [MQTT311-3.1.4-3]
 #[tokio::test]
 async fn session_present_tells_the_truth() {
     let broker = Broker::start().await;
@@ -24,7 +25,7 @@ async fn session_present_tells_the_truth() {
 }
 
 /// QoS 1 and 2 messages for a client that is away wait for it, in order, and QoS 0 does not by default.
-/// [MQTT-3.1.2-23] [MQTT-4.5.0-1] [MQTT311-3.1.2-5]
+/// [MQTT-3.1.2-23] [MQTT-4.5.0-1] [MQTT311-3.1.2-4] [MQTT311-3.1.2-5] [MQTT311-4.5.0-1] [MQTT311-4.1.0-1]
 #[tokio::test]
 async fn messages_wait_for_an_absent_session() {
     let broker = Broker::start().await;
@@ -119,7 +120,8 @@ async fn a_clean_start_discards_everything() {
 }
 
 /// What was not acknowledged comes again: same identifiers, DUP, in the original order, before anything new.
-/// [MQTT-4.4.0-1] [MQTT-3.3.1-1] [MQTT-4.6.0-1] [MQTT311-4.4.0-1] [MQTT311-3.3.1-1]
+/// [MQTT-4.4.0-1] [MQTT-3.3.1-1] [MQTT-4.6.0-1] [MQTT-4.3.2-3] [MQTT-4.3.3-3] [MQTT311-4.4.0-1] [MQTT311-3.3.1-1]
+/// [MQTT311-4.6.0-1] [MQTT311-2.3.1-3] [MQTT311-4.3.2-1]
 #[tokio::test]
 async fn unacknowledged_messages_are_redelivered_in_order() {
     let broker = Broker::start().await;
@@ -181,7 +183,8 @@ async fn redelivery_repeats_until_acknowledged() {
     }
 }
 
-/// Once PUBREL was due, the message itself must not come again: PUBREL does. [MQTT-4.3.3-6] [MQTT-4.4.0-1]
+/// Once PUBREL was due, the message itself must not come again: PUBREL does.
+/// [MQTT-4.3.3-4] [MQTT-4.3.3-5] [MQTT-4.3.3-6] [MQTT-4.4.0-1] [MQTT311-4.3.3-1]
 #[tokio::test]
 async fn pubrel_is_redelivered_instead_of_publish() {
     let broker = Broker::start().await;
@@ -370,6 +373,8 @@ async fn a_storm_of_takeovers_leaves_one_owner() {
             subscribe.packet_id = 1;
             client.send(subscribe).await;
             client.send(Publish::new("t", number.to_string()).qos(1).id(2)).await;
+            // Its turn has come: it was connected, or turned away because another came at the same moment.
+            client.next_or_closed().await;
             client
         }));
     }
@@ -407,7 +412,8 @@ async fn a_session_expires() {
     client.expect_nothing().await;
 }
 
-/// The expiry counts from the end of the connection: a session does not expire while it is in use. [MQTT-4.1.0-1]
+/// The expiry counts from the end of the connection: a session does not expire while it is in use.
+/// [MQTT-4.1.0-1] [MQTT311-4.1.0-2]
 #[tokio::test]
 async fn a_session_in_use_does_not_expire() {
     let broker = Broker::start().await;

@@ -89,7 +89,7 @@ async fn a_takeover_publishes_the_will() {
     witness.expect_nothing().await;
 }
 
-/// Each connection has its own will; one without has none. [MQTT-3.1.2-7]
+/// Each connection has its own will; one without has none. [MQTT-3.1.2-7] [MQTT311-3.1.2-12]
 #[tokio::test]
 async fn the_will_belongs_to_the_connection() {
     let broker = Broker::start().await;

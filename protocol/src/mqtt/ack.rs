@@ -90,7 +90,6 @@ impl<'a> Ack<'a> {
         }
     }
 
-    /// Reason Code and Property Length may be left out from the end (MQTT 5 §3.4.2.1, §3.4.2.2.1).
     #[inline]
     pub(crate) fn decode(
         kind: AckKind,
@@ -98,8 +97,22 @@ impl<'a> Ack<'a> {
         body: &'a [u8],
     ) -> Result<Ack<'a>, ProtocolError> {
         let mut reader = Reader::new(body);
-        let mut ack = Ack::new(reader.packet_id()?);
-        if version.is_v5() && !reader.is_empty() {
+        let packet_id = reader.packet_id()?;
+        if reader.is_empty() {
+            return Ok(Ack::new(packet_id));
+        }
+        Ack::decode_rest(kind, version, packet_id, reader)
+    }
+
+    /// Reason Code and Property Length may be left out from the end (MQTT 5 §3.4.2.1, §3.4.2.2.1).
+    fn decode_rest(
+        kind: AckKind,
+        version: Version,
+        packet_id: PacketId,
+        mut reader: Reader<'a>,
+    ) -> Result<Ack<'a>, ProtocolError> {
+        let mut ack = Ack::new(packet_id);
+        if version.is_v5() {
             ack.reason = kind.reason(reader.u8()?)?;
             if !reader.is_empty() {
                 ack.properties = Properties::read(&mut reader, version, &Allowed::ACK)?;

@@ -9,7 +9,7 @@ use super::{
 
 /// An MQTT Control Packet that borrows from the bytes it was decoded from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)] // The names are the specification's.
+#[expect(missing_docs)] // The names are the specification's.
 pub enum Packet<'a> {
     Connect(Connect<'a>),
     ConnAck(ConnAck<'a>),
@@ -42,10 +42,18 @@ pub fn decode(
     let body = packet
         .get(header.header_len..header.total_len())
         .ok_or(TRUNCATED)?;
-    if header.packet_type() == header::PUBLISH {
-        return Publish::decode(version, header.first_byte, body).map(Packet::Publish);
+    let first_byte = header.first_byte;
+    // What comes once for each message is kept apart from what comes once in a while. For the
+    // latter the flags are judged again, since only now the version is known.
+    let ack = |kind| Ack::decode(kind, version, body);
+    match first_byte {
+        0x30..=0x3F => Ok(Packet::Publish(Publish::decode(version, first_byte, body)?)),
+        0x40 => Ok(Packet::PubAck(ack(AckKind::PubAck)?)),
+        0x50 => Ok(Packet::PubRec(ack(AckKind::PubRec)?)),
+        0x62 => Ok(Packet::PubRel(ack(AckKind::PubRel)?)),
+        0x70 => Ok(Packet::PubComp(ack(AckKind::PubComp)?)),
+        _ => decode_other(version, first_byte, body),
     }
-    decode_other(version, header.first_byte, body)
 }
 
 fn decode_other(
@@ -53,18 +61,13 @@ fn decode_other(
     first_byte: u8,
     body: &[u8],
 ) -> Result<Packet<'_>, ProtocolError> {
-    let packet_type = first_byte >> 4;
-    if packet_type == header::CONNECT {
-        return Connect::decode(body).map(Packet::Connect);
-    }
     check_version(version, first_byte)?;
-    let ack = |kind| Ack::decode(kind, version, body);
+    let packet_type = first_byte >> 4;
     Ok(match packet_type {
+        header::CONNECT => Packet::Connect(Connect::decode(body)?),
         header::CONNACK => Packet::ConnAck(ConnAck::decode(version, body)?),
-        header::PUBACK => Packet::PubAck(ack(AckKind::PubAck)?),
-        header::PUBREC => Packet::PubRec(ack(AckKind::PubRec)?),
-        header::PUBREL => Packet::PubRel(ack(AckKind::PubRel)?),
-        header::PUBCOMP => Packet::PubComp(ack(AckKind::PubComp)?),
+        // With other flags than these, only MQTT 3.1 comes this far.
+        header::PUBREL => Packet::PubRel(Ack::decode(AckKind::PubRel, version, body)?),
         header::SUBSCRIBE => Packet::Subscribe(Subscribe::decode(version, body)?),
         header::SUBACK => Packet::SubAck(SubAck::decode(version, body)?),
         header::UNSUBSCRIBE => Packet::Unsubscribe(Unsubscribe::decode(version, body)?),

@@ -61,7 +61,7 @@ const RESPONSE_TOPIC_EMPTY: ProtocolError =
 
 /// A property with its value.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)] // The names are the specification's.
+#[expect(missing_docs)] // The names are the specification's.
 pub enum Property<'a> {
     PayloadFormatIndicator(u8),
     MessageExpiryInterval(u32),

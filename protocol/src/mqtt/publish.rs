@@ -116,6 +116,9 @@ impl<'a> Publish<'a> {
         more: Properties<'_>,
         out: &mut Vec<u8>,
     ) -> Option<usize> {
+        if self.remaining_len(version, more.as_bytes().len()) > REMAINING_LENGTH_MAX {
+            return None;
+        }
         let packet_id_at = self.encode_head(version, more, self.payload.len(), out);
         out.extend_from_slice(self.payload);
         packet_id_at
@@ -136,14 +139,17 @@ impl<'a> Publish<'a> {
         if remaining > REMAINING_LENGTH_MAX {
             return None;
         }
+        let first_byte = PUBLISH << 4
+            | if self.dup { DUP } else { 0 }
+            | self.qos.as_u8() << 1
+            | u8::from(self.retain);
         out.reserve(1 + 4 + remaining - self.payload.len() + room);
-        out.push(
-            PUBLISH << 4
-                | if self.dup { DUP } else { 0 }
-                | self.qos.as_u8() << 1
-                | u8::from(self.retain),
-        );
-        writer::variable(out, remaining);
+        if remaining < 0x80 {
+            out.extend_from_slice(&[first_byte, remaining as u8]);
+        } else {
+            out.push(first_byte);
+            writer::variable(out, remaining);
+        }
         writer::string(out, self.topic);
         let packet_id_at = match self.qos {
             QoS::AtMostOnce => None,
@@ -154,12 +160,15 @@ impl<'a> Publish<'a> {
             }
         };
         if version.is_v5() {
-            writer::variable(
-                out,
-                self.properties.as_bytes().len() + more.as_bytes().len(),
-            );
-            out.extend_from_slice(self.properties.as_bytes());
-            out.extend_from_slice(more.as_bytes());
+            let (own, more) = (self.properties.as_bytes(), more.as_bytes());
+            match own.len() + more.len() {
+                0 => out.push(0),
+                len => {
+                    writer::variable(out, len);
+                    out.extend_from_slice(own);
+                    out.extend_from_slice(more);
+                }
+            }
         }
         packet_id_at
     }

@@ -101,7 +101,8 @@ impl SubscriptionOptions {
         })
     }
 
-    const fn as_byte(self) -> u8 {
+    /// As they are written in SUBSCRIBE (MQTT 5 §3.8.3.1).
+    pub const fn as_byte(self) -> u8 {
         self.qos.as_u8()
             | if self.no_local { Self::NO_LOCAL } else { 0 }
             | if self.retain_as_published {

@@ -52,7 +52,10 @@ pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
 /// The part of a string that fits into a UTF-8 Encoded String: nearly always all of it.
 #[inline]
 pub(crate) fn bounded(text: &str) -> &str {
-    let mut end = text.len().min(usize::from(u16::MAX));
+    let mut end = usize::from(u16::MAX);
+    if text.len() <= end {
+        return text;
+    }
     while !text.is_char_boundary(end) {
         end -= 1;
     }

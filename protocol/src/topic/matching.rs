@@ -11,17 +11,26 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
         return false;
     }
-    let mut topic_levels = topic.split('/');
-    for level in filter.split('/') {
-        match (level, topic_levels.next()) {
-            // Also the parent: "a/#" matches "a".
-            ("#", _) => return true,
-            ("+", Some(_)) => {}
-            (level, Some(topic_level)) if level == topic_level => {}
+    let mut filter = filter.as_bytes();
+    let mut topic = topic.as_bytes();
+    loop {
+        match (filter, topic) {
+            // A wildcard is a whole level, so what comes before it matched up to here.
+            ([b'#'], _) => return true,
+            ([b'+', rest @ ..], _) => {
+                filter = rest;
+                let end = topic.iter().position(|&byte| byte == b'/');
+                topic = &topic[end.unwrap_or(topic.len())..];
+            }
+            ([one, filter_rest @ ..], [other, topic_rest @ ..]) if one == other => {
+                filter = filter_rest;
+                topic = topic_rest;
+            }
+            // Also the level above: "a/#" matches "a".
+            (rest, []) => return matches!(rest, b"" | b"/#"),
             _ => return false,
         }
     }
-    topic_levels.next().is_none()
 }
 
 /// True if every Topic Name that `narrower` matches is matched by `wider`, too.

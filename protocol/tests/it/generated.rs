@@ -511,7 +511,7 @@ fn frame(first_byte: u8, body: &[u8]) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn decoding_undoes_encoding((version, packet) in versioned_packet()) {

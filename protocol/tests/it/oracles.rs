@@ -384,7 +384,7 @@ fn is_property_zero(packet: &Packet<'_>) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn mqttbytes_agrees(packet in packet(Version::V311)) {

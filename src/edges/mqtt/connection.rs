@@ -18,10 +18,12 @@ use tidings_protocol::mqtt::fixed_header;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Edge;
+use super::answers::WAITING_MAX;
 use super::farewell::Farewell;
 use super::handshake::{Refusal, handshake};
 use super::inbound::Client;
 use super::listener::Pending;
+use crate::broker::link::Waiting;
 use crate::broker::{Ending, SHARED_PAYLOAD_MIN};
 
 /// Bytes read at a time. Larger reads make larger batches; beyond this they gain little.
@@ -33,6 +35,9 @@ const READS_MAX: usize = 8;
 /// Bytes waiting to be written to a client at which nothing more is read from it: one that does
 /// not take the answers to what it asks may not ask for more.
 const UNWRITTEN_MAX: usize = 1024 * 1024;
+
+/// QoS 2 messages that a version 3 client may leave unreleased at the least.
+const UNRELEASED_MAX_V3: u16 = 1024;
 
 thread_local! {
     static READ_BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
@@ -75,16 +80,17 @@ where
             receive_maximum: if accepted.version.is_v5() {
                 edge.broker.mqtt().receive_maximum.get()
             } else {
-                // MQTT 3 has no Receive Maximum: the identifiers themselves are the bound.
-                u16::MAX
+                // MQTT 3 cannot be told of a maximum, so it gets one that no honest client meets.
+                edge.broker.mqtt().receive_maximum.get().max(UNRELEASED_MAX_V3)
             },
             topic_limits: edge.broker.topic_limits(),
             out: Default::default(),
+            answers: Default::default(),
+            last_ticket: Default::default(),
             packets_sent: 1,
             aliases: None,
             routes: None,
             exchange: None,
-            replaying: true,
             ending: Ending::Lost,
             edge,
         },
@@ -140,7 +146,7 @@ impl Connection {
     {
         for _ in 0..READS_MAX {
             let mut read = Poll::Pending;
-            let reading = self.client.out.len() < UNWRITTEN_MAX;
+            let reading = self.may_read(cx);
             if reading {
                 read = self.read(stream, cx);
             }
@@ -152,13 +158,22 @@ impl Connection {
             }
             // Whoever puts something into the outbox from here on wakes this task, and so does
             // the stream.
-            let writing = !self.client.out.is_empty();
-            if read.is_pending() && (reading || writing) {
+            if read.is_pending() && (reading || !self.may_read(cx)) {
                 return Poll::Pending;
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether more may be read: not while the client does not take its answers, nor while it
+    /// waits for the disk with more than its share.
+    fn may_read(&self, cx: &mut Context<'_>) -> bool {
+        let client = &self.client;
+        client.out.len() < UNWRITTEN_MAX
+            && client.answers.len() < WAITING_MAX
+            && !(client.answers.len() > 0
+                && client.edge.broker.store().register_pressure(cx.waker()))
     }
 
     /// Reads once, and handles what is complete.
@@ -252,14 +267,24 @@ impl Connection {
         let client = &mut self.client;
         let broker = Arc::clone(&client.edge.broker);
         broker.stats.packets_sent.add(std::mem::take(&mut client.packets_sent));
+        if client.answers.len() > 0 {
+            client
+                .answers
+                .release(&broker, client.version, &mut client.out, cx.waker())
+                .map_err(Farewell::Closing)?;
+        }
         loop {
-            let more = if self.blocked {
+            let waiting = if self.blocked {
                 // What it does not take stays in its session, where the limits are.
-                broker.watch(&client.session, client.epoch, cx.waker()).map(|()| true)
+                let watched = broker.watch(&client.session, client.epoch, cx.waker());
+                watched.map(|()| Waiting {
+                    messages: true,
+                    replays: false,
+                })
             } else {
                 broker.collect(&client.session, client.epoch, &mut client.out, cx.waker())
             };
-            let more = more.map_err(Farewell::Closing)?;
+            let waiting = waiting.map_err(Farewell::Closing)?;
             let mut written = 0;
             while !client.out.is_empty() {
                 let mut slices = [IoSlice::new(&[]); 16];
@@ -290,9 +315,8 @@ impl Connection {
             }
             self.blocked = false;
             broker.stats.bytes_sent.add(written);
-            if client.replaying {
-                client.replaying = broker.replay(&client.session, client.epoch);
-            } else if !more {
+            let replayed = waiting.replays && broker.replay(&client.session, client.epoch);
+            if !replayed && !waiting.messages {
                 return Poll::Ready(Ok(()));
             }
         }

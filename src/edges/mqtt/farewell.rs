@@ -87,6 +87,11 @@ fn closing_fault(why: Closing) -> Fault {
             "",
             "messages queue up faster than this client takes them",
         ),
+        Closing::StoreFailed => Fault::new(
+            ReasonCode::ImplementationSpecificError,
+            "",
+            "the server cannot store messages any more",
+        ),
         Closing::NotAuthorized => Fault::new(
             ReasonCode::NotAuthorized,
             "",

@@ -14,7 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::Edge;
 use super::farewell::Fault;
 use crate::access::{AuthError, Principal, Step};
-use crate::broker::{Open, OpenError, Opened};
+use crate::broker::{Broker, Ending, Open, OpenError, Opened};
+use crate::store::until_durable;
 
 /// A connection that was let in.
 pub struct Accepted {
@@ -194,6 +195,14 @@ impl Greeting<'_> {
                 silence_max: u64::from(terms.keep_alive_secs) * 1500,
             })
             .map_err(|error| self.refuse(open_fault(error)))?;
+        // CONNACK says that the session is there: so it must be [MQTT-3.2.2-2].
+        let mut opening = Opening(Some((broker, &opened)));
+        if let Err(error) = until_durable(broker.store(), opened.ticket).await {
+            tracing::error!(%error, "a session could not be kept");
+            return Err(self.refuse(STORE_FAILED));
+        }
+        opening.0 = None;
+        drop(opening);
         let mut answer = Vec::new();
         let assigned = assigned.then_some(&*client_id);
         self.connack(&terms, &opened, assigned, method, last_data.as_deref(), &mut answer);
@@ -414,6 +423,18 @@ impl Greeting<'_> {
     }
 }
 
+/// A session that was opened for a connection which is not answered yet. If it never is, because
+/// the store failed or the time is up, the session is told.
+struct Opening<'a>(Option<(&'a Broker, &'a Opened)>);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if let Some((broker, opened)) = self.0 {
+            broker.close(&opened.session, opened.epoch, Ending::Lost);
+        }
+    }
+}
+
 /// What a connection gets of what it asked for.
 struct Terms {
     expiry_secs: u32,
@@ -518,6 +539,12 @@ const TOO_MANY_CONNECTIONS: Fault = Fault::new(
     ReasonCode::ServerBusy,
     "",
     "the limit of connections is reached; try again later",
+);
+
+const STORE_FAILED: Fault = Fault::new(
+    ReasonCode::ServerUnavailable,
+    "",
+    "the server cannot store sessions any more",
 );
 
 /// What refusals of [`crate::access`] are in MQTT.

@@ -14,6 +14,7 @@ use tidings_protocol::topic::TopicLimits;
 
 use super::Edge;
 use super::aliases::Aliases;
+use super::answers::{Answer, Answers};
 use super::farewell::{Farewell, Fault};
 use super::handshake::{auth_data, auth_fault, auth_packet, bounded};
 use super::publishes::Publishes;
@@ -21,6 +22,7 @@ use crate::access::{Exchange, Principal, Step};
 use crate::broker::outbox::Outbox;
 use crate::broker::outgoing::Acknowledgement;
 use crate::broker::session::{Closing, Session};
+use crate::store::Ticket;
 use crate::broker::{Batch, Ending, Request, RouteCache};
 
 /// A connection's state, apart from its stream.
@@ -40,12 +42,14 @@ pub(super) struct Client {
     pub(super) topic_limits: TopicLimits,
     /// What is to be written next.
     pub(super) out: Outbox,
+    /// What has to wait before it is written.
+    pub(super) answers: Answers,
+    /// The latest ticket that an answer was given with.
+    pub(super) last_ticket: Ticket,
     pub(super) packets_sent: u64,
     pub(super) aliases: Option<Box<Aliases>>,
     pub(super) routes: Option<Box<RouteCache>>,
     pub(super) exchange: Option<Box<dyn Exchange>>,
-    /// Retained Messages wait to be sent.
-    pub(super) replaying: bool,
     /// How the session is to be closed.
     pub(super) ending: Ending,
 }
@@ -211,7 +215,8 @@ impl Client {
         }
         let mut unknown = Vec::new();
         let broker = &self.edge.broker;
-        broker.acknowledge(&self.session, self.epoch, acknowledgements, &mut unknown);
+        let ticket =
+            broker.acknowledge(&self.session, self.epoch, acknowledgements, &mut unknown);
         for (index, &(what, id)) in acknowledgements.iter().enumerate() {
             let is_unknown = unknown.binary_search(&index).is_ok();
             if is_unknown {
@@ -228,7 +233,7 @@ impl Client {
                 } else {
                     ReasonCode::Success
                 };
-                self.reply(AckKind::PubRel, id, reason);
+                self.reply(AckKind::PubRel, id, reason, ticket);
             }
         }
         acknowledgements.clear();
@@ -237,19 +242,20 @@ impl Client {
 
     fn release(&mut self, ack: &Ack<'_>) {
         let broker = &self.edge.broker;
-        let known = broker.release(&self.session, self.epoch, ack.packet_id);
-        let reason = if known {
-            ReasonCode::Success
-        } else {
-            ReasonCode::PacketIdentifierNotFound
+        let released = broker.release(&self.session, self.epoch, ack.packet_id);
+        let reason = match released {
+            Some(_) => ReasonCode::Success,
+            None => ReasonCode::PacketIdentifierNotFound,
         };
-        self.reply(AckKind::PubComp, ack.packet_id, reason);
+        let ticket = released.unwrap_or_default();
+        self.reply(AckKind::PubComp, ack.packet_id, reason, ticket);
     }
 
     fn subscribe(&mut self, subscribe: &Subscribe<'_>) -> Result<(), Farewell> {
         self.check_user_properties(subscribe.properties)?;
         let identifier = subscribe.properties.subscription_identifier().unwrap_or(0);
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
+        let mut last = Ticket::default();
         for (filter, options) in subscribe.filters.iter() {
             let request = Request {
                 filter,
@@ -257,7 +263,8 @@ impl Client {
                 identifier,
             };
             let broker = &self.edge.broker;
-            let reason = broker.subscribe(&self.session, self.epoch, request);
+            let (reason, ticket) = broker.subscribe(&self.session, self.epoch, request);
+            last = last.max(ticket);
             if reason == ReasonCode::SessionTakenOver {
                 return Err(Farewell::Closing(Closing::TakenOver));
             }
@@ -277,23 +284,25 @@ impl Client {
                 _ => reason.as_u8(),
             });
         }
+        let mut packet = Vec::new();
         SubAck {
             packet_id: subscribe.packet_id,
             properties: Properties::EMPTY,
             reasons: &reasons,
         }
-        .encode(self.version, self.out.tail());
-        self.packets_sent += 1;
-        self.replaying = true;
+        .encode(self.version, &mut packet);
+        self.answer(Answer::Packet(packet.into()), last);
         Ok(())
     }
 
     fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Result<(), Farewell> {
         self.check_user_properties(unsubscribe.properties)?;
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        let mut last = Ticket::default();
         for filter in unsubscribe.filters.iter() {
             let broker = &self.edge.broker;
-            let reason = broker.unsubscribe(&self.session, self.epoch, filter);
+            let (reason, ticket) = broker.unsubscribe(&self.session, self.epoch, filter);
+            last = last.max(ticket);
             if reason == ReasonCode::SessionTakenOver {
                 return Err(Farewell::Closing(Closing::TakenOver));
             }
@@ -302,13 +311,14 @@ impl Client {
         if !self.version.is_v5() {
             reasons.clear();
         }
+        let mut packet = Vec::new();
         UnsubAck {
             packet_id: unsubscribe.packet_id,
             properties: Properties::EMPTY,
             reasons: &reasons,
         }
-        .encode(self.version, self.out.tail());
-        self.packets_sent += 1;
+        .encode(self.version, &mut packet);
+        self.answer(Answer::Packet(packet.into()), last);
         Ok(())
     }
 
@@ -378,6 +388,19 @@ impl Client {
         }
         self.packets_sent += 1;
         Ok(())
+    }
+
+    /// Acknowledges something, once `ticket` is durable.
+    pub(super) fn reply(&mut self, kind: AckKind, id: PacketId, reason: ReasonCode, ticket: Ticket) {
+        self.answer(Answer::Ack(kind, id, reason), ticket);
+    }
+
+    fn answer(&mut self, answer: Answer, ticket: Ticket) {
+        let broker = &self.edge.broker;
+        self.last_ticket = self.last_ticket.max(ticket);
+        self.answers
+            .give(answer, ticket, broker, self.version, &mut self.out);
+        self.packets_sent += 1;
     }
 
     /// Takes over rights that were changed by a reload of the configuration.

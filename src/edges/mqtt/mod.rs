@@ -7,6 +7,7 @@
 //! in [`listener`]. What packets mean for sessions and subscribers is the broker's business.
 
 mod aliases;
+mod answers;
 mod connection;
 mod farewell;
 mod handshake;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidings_protocol::mqtt::{Ack, AckKind, PacketId, Publish, QoS, ReasonCode};
+use tidings_protocol::mqtt::{AckKind, PacketId, Publish, QoS, ReasonCode};
 use tidings_protocol::topic;
 
 use super::farewell::{Farewell, Fault};
@@ -11,6 +11,7 @@ use super::inbound::Client;
 use crate::broker::link::Received;
 use crate::broker::stats::Drop as Dropped;
 use crate::broker::{Batch, Publication, Refused, Run};
+use crate::store::Ticket;
 
 /// A Topic Name: in the read buffer, or what an alias stands for.
 enum Topic<'d> {
@@ -76,6 +77,12 @@ const RETAINED_FULL: Fault = Fault::new(
     "the limit of retained messages is reached, and MQTT 3 has no other way to say so",
 );
 
+const STORE_FULL: Fault = Fault::new(
+    ReasonCode::QuotaExceeded,
+    "[MQTT311-3.3.5-2]",
+    "the store takes no more messages, and MQTT 3 has no other way to say so",
+);
+
 impl<'d> Publishes<'d> {
     /// Takes in a PUBLISH. What cannot go into the run that is being gathered has it routed first.
     pub(super) fn add(
@@ -93,8 +100,10 @@ impl<'d> Publishes<'d> {
         if publish.retain && !mqtt.retain_available {
             return Err(NO_RETAIN.into());
         }
-        let malformed_payload = !publish.properties.is_empty()
-            && Self::check_properties(client, publish)?;
+        let mut fault = None;
+        if !publish.properties.is_empty() && Self::check_properties(client, publish)? {
+            fault = Some((NOT_UTF8, Dropped::PayloadFormat));
+        }
         let alone = publish.retain || publish.payload.len() >= crate::broker::SHARED_PAYLOAD_MIN;
         let same = self
             .topic
@@ -103,10 +112,14 @@ impl<'d> Publishes<'d> {
         if !same || alone {
             self.route(client, batch)?;
             if !same {
-                topic::name_is_valid(topic.as_str(), &client.topic_limits).map_err(|error| {
-                    Fault::new(ReasonCode::TopicNameInvalid, "[MQTT-3.3.2-1]", error.as_str())
-                })?;
-                self.topic = Some(topic);
+                match topic::name_is_valid(topic.as_str(), &client.topic_limits) {
+                    Ok(()) => self.topic = Some(topic),
+                    Err(error) => {
+                        let reason = ReasonCode::TopicNameInvalid;
+                        let invalid = Fault::new(reason, "[MQTT-3.3.2-1]", error.as_str());
+                        fault = Some((invalid, Dropped::TopicInvalid));
+                    }
+                }
             }
         }
         if publish.qos == QoS::ExactlyOnce
@@ -118,7 +131,9 @@ impl<'d> Publishes<'d> {
                 Ok(Received::New) => {}
                 Ok(Received::Duplicate) => {
                     self.route(client, batch)?;
-                    client.reply(AckKind::PubRec, id, ReasonCode::Success);
+                    // The first PUBREC may still be waiting; this one goes out behind it.
+                    let ticket = client.last_ticket;
+                    client.reply(AckKind::PubRec, id, ReasonCode::Success, ticket);
                     return Ok(());
                 }
                 Ok(Received::TooMany) => {
@@ -128,22 +143,21 @@ impl<'d> Publishes<'d> {
                 Err(why) => return Err(Farewell::Closing(why)),
             }
         }
-        if malformed_payload {
+        if let Some((fault, dropped)) = fault {
             self.route(client, batch)?;
-            return refuse(
-                client,
-                batch,
-                &[publish.packet_id],
-                publish.qos,
-                &NOT_UTF8,
-                Dropped::PayloadFormat,
-            );
+            if publish.packet_id.is_none() {
+                // There is no acknowledgement that could say it.
+                batch.refused(dropped, 1);
+                return Err(fault.into());
+            }
+            return refuse(client, batch, publish.packet_id, publish.qos, &fault, dropped);
         }
         self.publications.push(Publication {
             qos: publish.qos,
             retain: publish.retain,
             properties: publish.properties,
             payload: publish.payload,
+            packet_id: publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce),
             shared_payload,
         });
         self.ids.push(publish.packet_id);
@@ -208,7 +222,7 @@ impl<'d> Publishes<'d> {
         let routes = client.routes.get_or_insert_default();
         let published = batch
             .route(&client.principal, topic, routes)
-            .and_then(|route| batch.publish(&route, &run));
+            .and_then(|route| batch.publish(&route, &run, client.expiry_secs > 0));
         match published {
             Ok(published) => {
                 let reason = if published.matched == 0 && client.version.is_v5() {
@@ -222,17 +236,18 @@ impl<'d> Publishes<'d> {
                         QoS::ExactlyOnce => AckKind::PubRec,
                         _ => AckKind::PubAck,
                     };
-                    client.reply(kind, id, reason);
+                    client.reply(kind, id, reason, published.ticket);
                 }
                 Ok(())
             }
             Err(refused) => {
-                let (fault, dropped) = match (refused, client.version.is_v5()) {
-                    (Refused::NotAuthorized, _) => (&NOT_AUTHORIZED, Dropped::PublishDenied),
-                    (Refused::RetainedFull, _) => (&RETAINED_FULL, Dropped::RetainedFull),
+                let (fault, dropped) = match refused {
+                    Refused::NotAuthorized => (&NOT_AUTHORIZED, Dropped::PublishDenied),
+                    Refused::RetainedFull => (&RETAINED_FULL, Dropped::RetainedFull),
+                    Refused::StoreFull => (&STORE_FULL, Dropped::StoreFull),
                 };
                 for (publication, id) in self.publications.iter().zip(&self.ids) {
-                    refuse(client, batch, &[*id], publication.qos, fault, dropped)?;
+                    refuse(client, batch, *id, publication.qos, fault, dropped)?;
                 }
                 Ok(())
             }
@@ -246,33 +261,23 @@ impl<'d> Publishes<'d> {
 fn refuse(
     client: &mut Client,
     batch: &mut Batch<'_>,
-    ids: &[Option<PacketId>],
+    id: Option<PacketId>,
     qos: QoS,
     fault: &Fault,
     dropped: Dropped,
 ) -> Result<(), Farewell> {
-    batch.refused(dropped, ids.len() as u64);
-    for id in ids.iter().flatten() {
+    batch.refused(dropped, 1);
+    if let Some(id) = id {
         if !client.version.is_v5() {
             return Err(fault.clone().into());
         }
         let kind = if qos == QoS::ExactlyOnce {
-            client.edge.broker.release(&client.session, client.epoch, *id);
+            client.edge.broker.release(&client.session, client.epoch, id);
             AckKind::PubRec
         } else {
             AckKind::PubAck
         };
-        client.reply(kind, *id, fault.reason);
+        client.reply(kind, id, fault.reason, Ticket::default());
     }
     Ok(())
-}
-
-impl Client {
-    /// Appends an acknowledgement to what is to be written.
-    pub(super) fn reply(&mut self, kind: AckKind, id: PacketId, reason: ReasonCode) {
-        let mut ack = Ack::new(id);
-        ack.reason = reason;
-        ack.encode(kind, self.version, self.out.tail());
-        self.packets_sent += 1;
-    }
 }

@@ -145,6 +145,7 @@ impl Client {
         loop {
             match Packet::read(self.version, &self.unread) {
                 Ok(Some((packet, length))) => {
+                    self.second_opinion(&packet, length);
                     self.unread.drain(..length);
                     self.note(format!("<- {packet:?}"));
                     return Some(packet);
@@ -164,6 +165,30 @@ impl Client {
                 Ok(Ok(length)) => self.unread.extend_from_slice(&chunk[..length]),
                 Err(_) => self.fail("nothing arrived in time"),
             }
+        }
+    }
+
+    /// The product's own decoder must take what the broker sends, and re-encode it to the same bytes.
+    fn second_opinion(&self, packet: &Packet, length: usize) {
+        use tidings_protocol::mqtt;
+        let version = match self.version {
+            Version::V31 => mqtt::Version::V31,
+            Version::V311 => mqtt::Version::V311,
+            Version::V5 => mqtt::Version::V5,
+        };
+        let bytes = &self.unread[..length];
+        let decoded = mqtt::fixed_header(bytes, usize::MAX)
+            .map(|header| header.expect("a whole packet"))
+            .and_then(|header| mqtt::decode(version, header, bytes));
+        match decoded {
+            Ok(decoded) => {
+                let mut again = Vec::new();
+                decoded.encode(version, &mut again);
+                if again != bytes {
+                    self.fail(&format!("{packet:?} is re-encoded differently:\n{bytes:02x?}\n{again:02x?}"));
+                }
+            }
+            Err(error) => self.fail(&format!("the product's decoder refuses {packet:?}: {error}")),
         }
     }
 

@@ -6,6 +6,7 @@
 mod acks;
 mod connack;
 mod connect;
+mod connect_will;
 mod disconnect_auth;
 mod framing;
 mod publish;
@@ -135,6 +136,7 @@ fn table() -> Vec<Case> {
     [
         framing::cases(),
         connect::cases(),
+        connect_will::cases(),
         connack::cases(),
         publish::cases(),
         acks::cases(),
@@ -174,7 +176,7 @@ fn the_table_is_large_and_its_names_are_unique() {
     assert_eq!(names.len(), table.len(), "two cases have the same name");
     let in_all_versions: usize = table.iter().map(|case| case.versions.len()).sum();
     assert!(
-        table.len() >= 250 && in_all_versions >= 350,
+        table.len() >= 450 && in_all_versions >= 700,
         "{}, {in_all_versions}",
         table.len()
     );

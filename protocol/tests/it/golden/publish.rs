@@ -1,11 +1,11 @@
 //! PUBLISH.
 
 use tidings_protocol::mqtt::{
-    Packet, Properties, PropertiesBuilder, Property, Publish, QoS, ReasonCode, Version,
+    Packet, Properties, PropertiesBuilder, Property, Publish, QoS, ReasonCode, SubAck, Version,
 };
 
 use super::{Case, both, fails, forbidden, malformed, writes};
-use crate::notation::{ALL, V3, V5, V311, bytes, id, properties, read};
+use crate::notation::{ALL, V3, V5, V311, bytes, id, properties, read, write};
 
 const MESSAGE: Publish<'static> = Publish {
     dup: false,
@@ -600,6 +600,51 @@ fn further_properties() {
     out.clear();
     message.encode_with(Version::V311, more.as_properties(), &mut out);
     assert_eq!(out, bytes("30 [ 'a/b' ~hi~ ]"));
+}
+
+/// The Remaining Length grows by a byte exactly where the specification says, whether it is known
+/// beforehand (PUBLISH) or only afterwards (all others).
+#[test]
+fn lengths_at_their_boundaries() {
+    let bytes = vec![0; 2_097_160];
+    for remaining in [127, 128, 16_383, 16_384, 2_097_151, 2_097_152] {
+        let publish = Packet::Publish(Publish {
+            payload: &bytes[..remaining - 5],
+            ..MESSAGE
+        });
+        let reasons = &bytes[..remaining - 2];
+        let properties = Properties::EMPTY;
+        let suback = Packet::SubAck(SubAck {
+            packet_id: id(1),
+            properties,
+            reasons,
+        });
+        for packet in [publish, suback] {
+            let written = write(Version::V311, &packet);
+            let length = crate::notation::variable(remaining);
+            assert_eq!(written[1..=length.len()], length);
+            assert_eq!(written.len(), 1 + length.len() + remaining);
+            assert_eq!(read(Version::V311, &written), Ok(Some(packet)));
+            if let Packet::Publish(publish) = packet {
+                assert_eq!(publish.encoded_len(Version::V311), written.len());
+            }
+        }
+    }
+    // The same for the Property Length, at the lengths that properties can have.
+    for len in [127, 128, 16_383, 16_384] {
+        let text = "x".repeat(len - 3);
+        let list = properties(&[Property::ContentType(&text)]);
+        let publish = Publish {
+            properties: list,
+            ..MESSAGE
+        };
+        let written = write(Version::V5, &Packet::Publish(publish));
+        assert_eq!(publish.encoded_len(Version::V5), written.len());
+        assert_eq!(
+            read(Version::V5, &written),
+            Ok(Some(Packet::Publish(publish)))
+        );
+    }
 }
 
 /// What MQTT cannot say is not said at all, rather than said wrongly.

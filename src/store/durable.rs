@@ -1,0 +1,325 @@
+//! The durable store: log, state and checkpoint put together.
+//!
+//! Two threads belong to it: the committer, which owns the writes to the log, and upkeep, which
+//! owns the checkpoint, the snapshot and the deletion and compaction of segments. Callers only
+//! append to a buffer, read, and wait.
+//!
+//! Lock order: `Kept` before the log's own locks; neither during a write or flush.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::files::RealFiles;
+use super::format_file::Directory;
+use super::log::committer::{Committer, Step};
+use super::log::format::{GROUP_MARK_LEN, RECORD_HEADER_LEN, RecordHeader};
+use super::log::needs::Needs;
+use super::log::pending::Group;
+use super::log::{Log, LogOptions, Position};
+use super::memory::adds_message;
+use super::open::{Parts, open_parts};
+use super::record::decode;
+use super::sled::SledTable;
+use super::state::State;
+use super::upkeep::{Control, Upkeep};
+use super::{
+    Appended, Failure, Health, Offset, Record, Recovered, Stats, Store, StoreError, StoredMessage,
+    Ticket, Waiting,
+};
+
+/// When an acknowledgement may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// After fdatasync: neither a crash nor a power cut loses what was acknowledged.
+    Fsync,
+    /// After the write; flushed at this interval. A crash of the process loses nothing, a power
+    /// cut what came since the last flush.
+    Interval(Duration),
+}
+
+/// How a durable store is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub path: PathBuf,
+    pub durability: Durability,
+    /// The size of a segment file.
+    pub segment_bytes: u64,
+    /// A checkpoint is written when so much was appended since the last one.
+    pub checkpoint_bytes: u64,
+    /// Above this many bytes waiting for the disk, publishers should pause.
+    pub commit_bytes_max: u64,
+    /// Below this much free space no new messages are taken.
+    pub disk_free_min: u64,
+}
+
+impl Options {
+    /// The defaults, for a store in `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Options {
+        Options {
+            path: path.into(),
+            durability: Durability::Fsync,
+            segment_bytes: 64 << 20,
+            checkpoint_bytes: 32 << 20,
+            commit_bytes_max: 64 << 20,
+            disk_free_min: 256 << 20,
+        }
+    }
+
+    pub(crate) fn log(&self) -> LogOptions {
+        LogOptions {
+            // Places in a segment fit 32 bits, with room for one group beyond its end.
+            segment_bytes: self.segment_bytes.clamp(64 << 10, 1 << 30),
+            interval: match self.durability {
+                Durability::Fsync => None,
+                Durability::Interval(interval) => Some(interval),
+            },
+            commit_bytes_max: self.commit_bytes_max,
+        }
+    }
+}
+
+/// The state as of the last commit, and what goes with it.
+pub(crate) struct Kept {
+    pub(crate) state: State,
+    pub(crate) needs: Needs,
+    /// The log up to here is in `state`.
+    pub(crate) position: Position,
+    pub(crate) ticket: Ticket,
+    /// Bytes of records applied since the start.
+    pub(crate) bytes: u64,
+}
+
+impl Kept {
+    /// Applies a group that was committed; `end` is the position behind it.
+    pub(crate) fn apply(&mut self, group: &Group, end: Position) {
+        if end.segment != self.position.segment {
+            self.needs.add_segment(end.segment, group.first_offset);
+        }
+        let mut rest = &group.bytes[GROUP_MARK_LEN..];
+        while let Some(header) = RecordHeader::decode(rest) {
+            let (record, behind) = rest.split_at(header.record_len());
+            let body = &record[RECORD_HEADER_LEN..];
+            let record = decode(header.kind, header.version, body)
+                .expect("the record was encoded by this program a moment ago");
+            self.state.apply(header.offset, &record, &mut self.needs);
+            rest = behind;
+        }
+        self.position = end;
+        self.ticket = group.ticket;
+        self.bytes += group.payload_len();
+    }
+}
+
+/// A store on disk. See the module.
+pub struct DurableStore {
+    log: Arc<Log>,
+    kept: Arc<Mutex<Kept>>,
+    control: Arc<Control>,
+    commit_bytes_max: u64,
+    threads: Mutex<Option<(JoinHandle<()>, JoinHandle<()>)>>,
+    /// The lock on the directory, given up when the store is dropped.
+    _directory: Directory,
+}
+
+impl DurableStore {
+    /// Opens the store in `options.path`, or makes a new one there.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`], [`StoreError::Newer`], [`StoreError::NotAStore`],
+    /// [`StoreError::Io`]. Damage is not an error: what could be saved is there, and the report
+    /// says what could not.
+    pub fn open(options: &Options) -> Result<(DurableStore, Recovered), StoreError> {
+        let directory = Directory::lock(&options.path)?;
+        let Parts {
+            log,
+            kept,
+            committer,
+            upkeep,
+            recovered,
+        } = open_parts(Arc::new(RealFiles), options, &mut |dir| {
+            Ok(Box::new(SledTable::open(dir)?))
+        })?;
+        let control = Arc::clone(&upkeep.control);
+        let committing = spawn("store-commit", &log, {
+            let kept = Arc::clone(&kept);
+            let log = Arc::clone(&log);
+            move || run_committer(committer, &log, &kept)
+        });
+        let keeping = spawn("store-upkeep", &log, move || run_upkeep(upkeep));
+        let threads = match (committing, keeping) {
+            (Ok(committing), Ok(keeping)) => (committing, keeping),
+            (committing, keeping) => {
+                log.pending.close();
+                control.stop();
+                let error = committing.err().or(keeping.err());
+                return Err(StoreError::Io {
+                    doing: "start a thread for",
+                    path: options.path.clone(),
+                    error: error.unwrap_or_else(|| std::io::ErrorKind::Other.into()),
+                });
+            }
+        };
+        let store = DurableStore {
+            log,
+            kept,
+            control,
+            commit_bytes_max: options.commit_bytes_max,
+            threads: Mutex::new(Some(threads)),
+            _directory: directory,
+        };
+        Ok((store, recovered))
+    }
+}
+
+/// Starts a thread whose panic fails the store instead of leaving everyone waiting.
+fn spawn(
+    name: &str,
+    log: &Arc<Log>,
+    run: impl FnOnce() -> Result<(), Failure> + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let log = Arc::clone(log);
+    let thread_name = name.to_owned();
+    std::thread::Builder::new()
+        .name(thread_name.clone())
+        .spawn(move || {
+            let failure = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+                Ok(Ok(())) => return,
+                Ok(Err(failure)) => failure,
+                Err(_) => Failure::Broken(format!("its thread {thread_name} panicked")),
+            };
+            if !matches!(failure, Failure::Closed) {
+                tracing::error!(%failure, "the store has failed");
+            }
+            log.pending.close();
+            log.progress.fail(failure);
+        })
+}
+
+fn run_committer(mut committer: Committer, log: &Log, kept: &Mutex<Kept>) -> Result<(), Failure> {
+    loop {
+        let step = committer.step(&mut |group, end| kept.lock().apply(group, end))?;
+        if step == Step::Closed {
+            return Ok(());
+        }
+        if let Some(failure) = log.progress.failure() {
+            // Upkeep failed: nothing may be acknowledged on a checkpoint that cannot be trusted.
+            return match &*failure {
+                Failure::Closed => Ok(()),
+                _ => Err(Failure::Broken("it had failed before".to_owned())),
+            };
+        }
+    }
+}
+
+fn run_upkeep(mut upkeep: Upkeep) -> Result<(), Failure> {
+    upkeep
+        .run()
+        .map_err(|error| Failure::Broken(error.to_string()))
+}
+
+impl Store for DurableStore {
+    fn append(&self, records: &[Record<'_>]) -> Result<Appended, StoreError> {
+        self.log.progress.check()?;
+        if let Some(free_bytes) = self.control.disk_low()
+            && records.iter().any(adds_message)
+        {
+            return Err(StoreError::DiskLow { free_bytes });
+        }
+        self.log.append(records, self.commit_bytes_max)
+    }
+
+    fn durable(&self) -> Ticket {
+        self.log.progress.durable()
+    }
+
+    fn register(&self, ticket: Ticket, waker: &Waker) -> Waiting {
+        self.log.progress.register(ticket, waker)
+    }
+
+    fn pressure(&self) -> bool {
+        self.log.progress.pressure()
+    }
+
+    fn register_pressure(&self, waker: &Waker) -> bool {
+        self.log.progress.register_pressure(waker)
+    }
+
+    fn read(&self, offsets: &[Offset]) -> Vec<Result<StoredMessage, StoreError>> {
+        self.log.read(offsets)
+    }
+
+    fn health(&self) -> Health {
+        if let Some(failure) = self.log.progress.failure() {
+            return Health::Failed(failure);
+        }
+        self.control
+            .disk_low()
+            .map_or(Health::Well, |free_bytes| Health::DiskLow { free_bytes })
+    }
+
+    fn stats(&self) -> Stats {
+        let figures = &self.log.figures;
+        let segments = self.log.catalog.all();
+        let load = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
+        Stats {
+            waiting_bytes: load(&figures.waiting_bytes),
+            commits: load(&figures.commits),
+            records: load(&figures.records),
+            messages: load(&figures.messages),
+            log_bytes_written: load(&figures.bytes_written),
+            checkpoint_bytes_written: load(&self.control.bytes_written),
+            checkpoints: load(&self.control.checkpoints),
+            segments: segments.len() as u64,
+            log_bytes: segments
+                .iter()
+                .map(|segment| segment.end.load(Ordering::Relaxed))
+                .sum(),
+            compacted_bytes: load(&figures.compacted_bytes),
+            needs: self.kept.lock().needs.total,
+            commit_micros_max: figures.commit_micros_max.swap(0, Ordering::Relaxed),
+        }
+    }
+
+    fn request_checkpoint(&self) {
+        self.control.request_checkpoint();
+    }
+
+    fn backup(&self, target: &Path) -> Result<(), StoreError> {
+        self.log.progress.check()?;
+        self.control.backup(target)
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        let Some((committing, keeping)) = self.threads.lock().take() else {
+            return Ok(());
+        };
+        self.log.pending.close();
+        let joined = committing.join();
+        self.control.stop();
+        let kept = keeping.join();
+        let result = match self.log.progress.failure() {
+            Some(failure) => Err(StoreError::Failed(failure)),
+            None => Ok(()),
+        };
+        self.log.progress.fail(Failure::Closed);
+        if joined.is_err() || kept.is_err() {
+            let what = "one of its threads panicked while it was being closed".to_owned();
+            return Err(StoreError::Failed(Arc::new(Failure::Broken(what))));
+        }
+        result
+    }
+}
+
+impl Drop for DurableStore {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "the store was not closed in order");
+        }
+    }
+}

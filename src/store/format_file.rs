@@ -1,0 +1,112 @@
+//! The file `format` that says what the directory is, and the lock that keeps others out.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::StoreError;
+use super::files::{Files, read_file, replace_file};
+
+/// The format of a store that this program writes, and the newest that it reads.
+const FORMAT: u32 = 1;
+
+const FILE: &str = "format";
+
+/// An exclusive lock on a store's directory, held while the value lives.
+pub(crate) struct Directory {
+    _lock: fs::File,
+}
+
+impl Directory {
+    /// Makes the directory if need be, and locks it.
+    pub(crate) fn lock(path: &Path) -> Result<Directory, StoreError> {
+        fs::create_dir_all(path).map_err(StoreError::io("create", path))?;
+        let file = path.join("lock");
+        let lock = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&file)
+            .map_err(StoreError::io("write to", &file))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Directory { _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked(path.to_owned())),
+            Err(error) => Err(StoreError::io("lock", &file)(io::Error::from(error))),
+        }
+    }
+}
+
+/// The log epoch of the store in `path`; `None` for a new one.
+pub(crate) fn read(files: &dyn Files, path: &Path) -> Result<Option<u64>, StoreError> {
+    let file = path.join(FILE);
+    let content = read_file(files, &file).map_err(StoreError::io("read", &file))?;
+    let Some(content) = content else {
+        return Ok(None);
+    };
+    let content = String::from_utf8_lossy(&content);
+    let field = |name: &str| {
+        content
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+            .and_then(|value| value.trim().parse::<u64>().ok())
+    };
+    let Some(format) = field("tidings-store") else {
+        return Err(StoreError::NotAStore {
+            path: path.to_owned(),
+            what: "its file `format` cannot be read; restore that file, or the whole directory \
+                   from a backup",
+        });
+    };
+    if format > u64::from(FORMAT) {
+        return Err(StoreError::Newer {
+            path: path.to_owned(),
+            found: u32::try_from(format).unwrap_or(u32::MAX),
+            known: FORMAT,
+        });
+    }
+    Ok(field("epoch"))
+}
+
+/// Says that the store in `path` has this format and the log epoch `epoch`.
+pub(crate) fn write(files: &dyn Files, path: &Path, epoch: u64) -> Result<(), StoreError> {
+    let file = path.join(FILE);
+    let content = format!("tidings-store {FORMAT}\nepoch {epoch}\n");
+    replace_file(files, &file, content.as_bytes()).map_err(StoreError::io("write to", &file))
+}
+
+/// `20261123-171500`: a point in time, in seconds since 1970, as part of a file name.
+pub(crate) fn date(secs: u64) -> String {
+    let (days, rest) = (secs / 86_400, secs % 86_400);
+    // Howard Hinnant's `civil_from_days`, for days after 1970.
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 {
+        month_index + 3
+    } else {
+        month_index - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3_600, rest % 3_600 / 60, rest % 60);
+    format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(date(0), "19700101-000000");
+        assert_eq!(date(951_782_399), "20000228-235959");
+        assert_eq!(date(951_782_400), "20000229-000000");
+        assert_eq!(date(1_795_454_100), "20261123-171500");
+    }
+}

@@ -1,0 +1,286 @@
+//! What was appended and is not yet in a segment file: one buffer that fills while the committer
+//! writes the one before it.
+//!
+//! Records are encoded and summed by the appending thread before the lock is taken; under it they
+//! get their offsets and are copied.
+
+use std::cell::RefCell;
+use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+use super::format::{GROUP_MARK_LEN, RECORD_HEADER_LEN, group_mark, seal_body, seal_offset};
+use crate::store::record::encode;
+use crate::store::{Appended, Offset, Record, StoreError, Ticket};
+
+/// A record may be this large: its length and place in a segment fit 32 bits.
+const RECORD_BYTES_MAX: usize = 1 << 30;
+
+/// Buffers above this size are given back after use.
+const SPARE_BYTES_MAX: usize = 8 << 20;
+
+/// Where a message's record is, in a group or a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) at: u32,
+    /// Of the record, header and body.
+    pub(crate) len: u32,
+}
+
+/// Records that are written together.
+#[derive(Default)]
+pub(crate) struct Group {
+    /// Begins with room for the group mark.
+    pub(crate) bytes: Vec<u8>,
+    /// Places of its messages, in order of their offsets.
+    pub(crate) messages: Vec<Place>,
+    pub(crate) first_offset: Offset,
+    pub(crate) ticket: Ticket,
+    pub(crate) records: u64,
+}
+
+impl Group {
+    fn start(&mut self, first_offset: Offset) {
+        self.bytes.clear();
+        self.bytes.resize(GROUP_MARK_LEN, 0);
+        self.messages.clear();
+        self.first_offset = first_offset;
+        self.records = 0;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    /// Bytes of its records, without the group mark.
+    pub(crate) fn payload_len(&self) -> u64 {
+        (self.bytes.len() - GROUP_MARK_LEN) as u64
+    }
+
+    fn message(&self, offset: Offset) -> Option<Bytes> {
+        let at = usize::try_from(offset.0.checked_sub(self.first_offset.0)?).ok()?;
+        let place = self.messages.get(at)?;
+        let start = place.at as usize;
+        Some(Bytes::copy_from_slice(
+            &self.bytes[start..start + place.len as usize],
+        ))
+    }
+}
+
+pub(crate) struct Pending {
+    state: Mutex<Filling>,
+    /// Signalled when there is something to write, or the log is being closed.
+    filled: Condvar,
+}
+
+struct Filling {
+    group: Group,
+    /// What the committer is writing, until it can be read from its segment.
+    writing: Option<Arc<Group>>,
+    spare: Option<Group>,
+    next_offset: Offset,
+    ticket: u64,
+    closed: bool,
+    /// The committer is to wake up although there may be nothing to write.
+    nudged: bool,
+    waits: bool,
+}
+
+#[derive(Default)]
+struct Scratch {
+    bytes: Vec<u8>,
+    /// Start of each record, and whether it is a message.
+    records: Vec<(usize, bool)>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl Pending {
+    pub(crate) fn new(next_offset: Offset) -> Pending {
+        let mut group = Group::default();
+        group.start(next_offset);
+        Pending {
+            state: Mutex::new(Filling {
+                group,
+                writing: None,
+                spare: None,
+                next_offset,
+                ticket: 0,
+                closed: false,
+                nudged: false,
+                waits: false,
+            }),
+            filled: Condvar::new(),
+        }
+    }
+
+    /// Adds `records`; also returns how many bytes they take. `None` after the close.
+    pub(crate) fn append(
+        &self,
+        records: &[Record<'_>],
+    ) -> Result<Option<(Appended, u64)>, StoreError> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.encode(records)?;
+            let mut state = self.state.lock();
+            if state.closed {
+                return Ok(None);
+            }
+            let state = &mut *state;
+            let group = &mut state.group;
+            let start = group.bytes.len();
+            if start + scratch.bytes.len() > RECORD_BYTES_MAX * 2 {
+                return Err(StoreError::TooLarge {
+                    bytes: start + scratch.bytes.len(),
+                });
+            }
+            let first_offset = state.next_offset;
+            for (i, &(at, is_message)) in scratch.records.iter().enumerate() {
+                seal_offset(&mut scratch.bytes[at..], state.next_offset);
+                if is_message {
+                    let end = scratch
+                        .records
+                        .get(i + 1)
+                        .map_or(scratch.bytes.len(), |next| next.0);
+                    group.messages.push(Place {
+                        at: (start + at) as u32,
+                        len: (end - at) as u32,
+                    });
+                    state.next_offset = state.next_offset.plus(1);
+                }
+            }
+            group.bytes.extend_from_slice(&scratch.bytes);
+            group.records += scratch.records.len() as u64;
+            state.ticket += 1;
+            let ticket = Ticket(state.ticket);
+            group.ticket = ticket;
+            if mem::take(&mut state.waits) {
+                self.filled.notify_one();
+            }
+            Ok(Some((
+                Appended {
+                    ticket,
+                    first_offset,
+                },
+                scratch.bytes.len() as u64,
+            )))
+        })
+    }
+
+    /// Waits until there is something to write, `until`, or the close. `flushed` says for the
+    /// length of a group how much of the segment it will be written to is flushed.
+    pub(crate) fn take(&self, until: Option<Instant>, flushed: impl FnOnce(usize) -> u64) -> Taken {
+        let mut state = self.state.lock();
+        while state.group.is_empty() && !state.closed && !state.nudged {
+            state.waits = true;
+            match until {
+                None => self.filled.wait(&mut state),
+                Some(at) => {
+                    if self.filled.wait_until(&mut state, at).timed_out() {
+                        break;
+                    }
+                }
+            }
+        }
+        state.waits = false;
+        state.nudged = false;
+        if state.group.is_empty() {
+            return if state.closed {
+                Taken::Closed
+            } else {
+                Taken::Nothing
+            };
+        }
+        let mut next = state.spare.take().unwrap_or_default();
+        next.start(state.next_offset);
+        next.ticket = state.group.ticket;
+        let mut group = mem::replace(&mut state.group, next);
+        let mark = group_mark(flushed(group.bytes.len()), group.first_offset);
+        group.bytes[..GROUP_MARK_LEN].copy_from_slice(&mark);
+        let group = Arc::new(group);
+        state.writing = Some(Arc::clone(&group));
+        Taken::Group(group)
+    }
+
+    /// The group is in its segment: readers find it there from now on.
+    pub(crate) fn written(&self) {
+        self.state.lock().writing = None;
+    }
+
+    /// Gives a group's buffer back, unless a reader still looks at it.
+    pub(crate) fn reuse(&self, group: Arc<Group>) {
+        if let Some(group) = Arc::into_inner(group)
+            && group.bytes.capacity() <= SPARE_BYTES_MAX
+        {
+            self.state.lock().spare = Some(group);
+        }
+    }
+
+    /// The record of a message that is not yet in a segment.
+    pub(crate) fn message(&self, offset: Offset) -> Option<Bytes> {
+        let state = self.state.lock();
+        if let Some(found) = state.group.message(offset) {
+            return Some(found);
+        }
+        let writing = state.writing.clone();
+        drop(state);
+        writing?.message(offset)
+    }
+
+    /// The first offset that [`Pending::message`] may have.
+    pub(crate) fn first_offset(&self) -> Offset {
+        let state = self.state.lock();
+        state
+            .writing
+            .as_ref()
+            .map_or(state.group.first_offset, |group| group.first_offset)
+    }
+
+    /// Makes [`Pending::take`] return.
+    pub(crate) fn nudge(&self) {
+        self.state.lock().nudged = true;
+        self.filled.notify_one();
+    }
+
+    /// Takes no more appends; what is there is still handed out.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.filled.notify_one();
+    }
+}
+
+/// The answer of [`Pending::take`].
+pub(crate) enum Taken {
+    Group(Arc<Group>),
+    Nothing,
+    /// There is nothing left and there will be nothing.
+    Closed,
+}
+
+impl Scratch {
+    fn encode(&mut self, records: &[Record<'_>]) -> Result<(), StoreError> {
+        if self.bytes.capacity() > 1 << 20 {
+            self.bytes = Vec::new();
+        }
+        self.bytes.clear();
+        self.records.clear();
+        for record in records {
+            let start = self.bytes.len();
+            self.bytes.resize(start + RECORD_HEADER_LEN, 0);
+            encode(record, &mut self.bytes);
+            let len = self.bytes.len() - start;
+            if len > RECORD_BYTES_MAX || self.bytes.len() > 2 * RECORD_BYTES_MAX {
+                return Err(StoreError::TooLarge { bytes: len });
+            }
+            let (kind, version) = record.kind_and_version();
+            seal_body(&mut self.bytes[start..], kind, version);
+            self.records
+                .push((start, matches!(record, Record::Message(_))));
+        }
+        Ok(())
+    }
+}

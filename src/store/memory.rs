@@ -1,0 +1,245 @@
+//! The store in memory: the same records and the same state over a log that is never written.
+//!
+//! Everything is "durable" when `append` returns. A body is kept while a queue entry or a
+//! Retained Message needs it, and the sum of the bodies has a limit.
+
+use std::path::Path;
+use std::task::Waker;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+use super::record::{self, decode};
+use super::state::{Bodies, State};
+use super::wait::Progress;
+use super::{
+    Appended, Failure, Health, Offset, Record, Recovered, Report, Retained, Stats, Store,
+    StoreError, StoredMessage, Ticket, Waiting,
+};
+
+/// A store that forgets everything when it is dropped.
+pub struct MemoryStore {
+    bytes_max: u64,
+    inner: Mutex<Inner>,
+    progress: Progress,
+}
+
+struct Inner {
+    state: State,
+    bodies: BodyMap,
+    next_offset: Offset,
+    ticket: u64,
+    stats: Stats,
+}
+
+impl MemoryStore {
+    /// An empty store that keeps message bodies up to `bytes_max` bytes in all.
+    pub fn new(bytes_max: u64) -> (MemoryStore, Recovered) {
+        let state = State::new();
+        let recovered = state.recovered(epoch(), Report::default());
+        let store = MemoryStore {
+            bytes_max,
+            inner: Mutex::new(Inner {
+                next_offset: state.next_offset,
+                state,
+                bodies: BodyMap::default(),
+                ticket: 0,
+                stats: Stats::default(),
+            }),
+            progress: Progress::new(),
+        };
+        (store, recovered)
+    }
+
+    /// A copy of the state, as a restart of a durable store would find it.
+    #[cfg(test)]
+    pub(crate) fn recovered(&self) -> Recovered {
+        self.inner.lock().state.recovered(0, Report::default())
+    }
+}
+
+/// A number that tells one life of a log from another.
+pub(crate) fn epoch() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(1, |since| since.as_nanos() as u64)
+    })
+}
+
+impl Store for MemoryStore {
+    fn append(&self, records: &[Record<'_>]) -> Result<Appended, StoreError> {
+        self.progress.check()?;
+        let mut inner = self.inner.lock();
+        if inner.bodies.bytes > self.bytes_max && records.iter().any(adds_message) {
+            return Err(StoreError::Full {
+                limit_bytes: self.bytes_max,
+            });
+        }
+        let first_offset = inner.next_offset;
+        for record in records {
+            inner.apply(record);
+        }
+        inner.ticket += 1;
+        inner.stats.commits += 1;
+        let ticket = Ticket(inner.ticket);
+        self.progress.advance(ticket);
+        Ok(Appended {
+            ticket,
+            first_offset,
+        })
+    }
+
+    fn durable(&self) -> Ticket {
+        self.progress.durable()
+    }
+
+    fn register(&self, ticket: Ticket, waker: &Waker) -> Waiting {
+        self.progress.register(ticket, waker)
+    }
+
+    fn pressure(&self) -> bool {
+        false
+    }
+
+    fn register_pressure(&self, _: &Waker) -> bool {
+        false
+    }
+
+    fn read(&self, offsets: &[Offset]) -> Vec<Result<StoredMessage, StoreError>> {
+        let inner = self.inner.lock();
+        offsets
+            .iter()
+            .map(|&offset| {
+                let body = inner.bodies.map.get(&offset).map(|body| body.bytes.clone());
+                message_from(offset, body.ok_or(StoreError::Gone(offset))?)
+            })
+            .collect()
+    }
+
+    fn health(&self) -> Health {
+        self.progress.failure().map_or(Health::Well, Health::Failed)
+    }
+
+    fn stats(&self) -> Stats {
+        let inner = self.inner.lock();
+        Stats {
+            needs: inner.bodies.needs,
+            log_bytes: inner.bodies.bytes,
+            ..inner.stats
+        }
+    }
+
+    fn request_checkpoint(&self) {}
+
+    fn backup(&self, _: &Path) -> Result<(), StoreError> {
+        Err(StoreError::Unsupported(
+            "a store in memory (store.durability = \"memory\") has nothing to back up",
+        ))
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        self.progress.fail(Failure::Closed);
+        Ok(())
+    }
+}
+
+/// Whether a record adds something that takes space until it is acknowledged.
+pub(crate) fn adds_message(record: &Record<'_>) -> bool {
+    match record {
+        Record::Message(message) => {
+            message.retained == Retained::Set || !message.targets.is_empty()
+        }
+        Record::WillPut { .. } => true,
+        _ => false,
+    }
+}
+
+/// Makes a [`StoredMessage`] of the encoded body of a version 1 message record.
+fn message_from(offset: Offset, body: Bytes) -> Result<StoredMessage, StoreError> {
+    match decode(Record::MESSAGE_KIND, 1, &body) {
+        Some(Record::Message(message)) => Ok(StoredMessage::from_record(offset, &message, &body)),
+        _ => Err(StoreError::Damaged(offset)),
+    }
+}
+
+impl Inner {
+    fn apply(&mut self, record: &Record<'_>) {
+        self.stats.records += 1;
+        let offset = self.next_offset;
+        if let Record::Message(message) = record {
+            self.stats.messages += 1;
+            self.next_offset = offset.plus(1);
+            if adds_message(record) {
+                // Targets are in the state; the body need not repeat them.
+                let kept = Record::Message(super::Message {
+                    targets: super::List::default(),
+                    ..*message
+                });
+                let mut encoded = Vec::new();
+                record::encode(&kept, &mut encoded);
+                self.bodies.hold(offset, encoded.into());
+            }
+        }
+        self.state.apply(offset, record, &mut self.bodies);
+        if let Record::Message(_) = record {
+            self.bodies.let_go(offset);
+        }
+    }
+}
+
+/// The bodies that are needed, and how often.
+#[derive(Default)]
+struct BodyMap {
+    map: HashMap<Offset, Body, foldhash::fast::RandomState>,
+    bytes: u64,
+    needs: u64,
+}
+
+struct Body {
+    bytes: Bytes,
+    needs: usize,
+}
+
+/// What a body costs besides its bytes, about.
+const BODY_OVERHEAD: u64 = 96;
+
+impl BodyMap {
+    fn hold(&mut self, offset: Offset, bytes: Bytes) {
+        self.bytes += bytes.len() as u64 + BODY_OVERHEAD;
+        self.map.insert(offset, Body { bytes, needs: 0 });
+    }
+
+    /// Forgets the body if nothing came to need it.
+    fn let_go(&mut self, offset: Offset) {
+        if self.map.get(&offset).is_some_and(|body| body.needs == 0) {
+            self.forget(offset);
+        }
+    }
+
+    fn forget(&mut self, offset: Offset) {
+        if let Some(body) = self.map.remove(&offset) {
+            self.bytes -= body.bytes.len() as u64 + BODY_OVERHEAD;
+        }
+    }
+}
+
+impl Bodies for BodyMap {
+    fn need(&mut self, offset: Offset) {
+        if let Some(body) = self.map.get_mut(&offset) {
+            body.needs += 1;
+            self.needs += 1;
+        }
+    }
+
+    fn release(&mut self, offset: Offset) {
+        if let Some(body) = self.map.get_mut(&offset) {
+            body.needs -= 1;
+            self.needs -= 1;
+            if body.needs == 0 {
+                self.forget(offset);
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Deciding which segments are worth compacting, and the backup: the two kinds of upkeep that
+//! copy segments.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::files::{read_full_at, write_all_at};
+use super::log::catalog::Segment;
+use super::log::format::HEADER_LEN;
+use super::open::{log_dir, snapshot_path};
+use super::upkeep::Upkeep;
+use super::{Offset, StoreError, format_file, memory};
+
+/// A segment is sparse when at most one in so many of its messages is needed.
+const SPARSE: u64 = 4;
+/// Smaller ones are compacted only to join them.
+const SMALL_BYTES: u64 = 1 << 20;
+/// Sessions that are looked through under one lock.
+const SLICE_SESSIONS: usize = 64;
+
+impl Upkeep {
+    /// Compacts what is worth it.
+    pub(super) fn compact(&mut self) -> Result<(), StoreError> {
+        for run in self.sparse_runs() {
+            let live = self.live_in(&run);
+            let ticket = self.kept.lock().ticket;
+            self.flush_log(ticket)?;
+            self.log.compact(&run, &live)?;
+            let firsts: Vec<_> = run.iter().map(|segment| segment.first).collect();
+            self.kept.lock().needs.replace(&firsts, true);
+        }
+        Ok(())
+    }
+
+    /// Runs of neighbouring segments that are sparse, each to become one segment.
+    fn sparse_runs(&self) -> Vec<Vec<Arc<Segment>>> {
+        let floor = self.floor();
+        let segments = self.log.catalog.all();
+        let kept = self.kept.lock();
+        let mut runs = Vec::new();
+        let mut run: Vec<Arc<Segment>> = Vec::new();
+        let mut run_bytes = 0;
+        let mut end_run = |run: &mut Vec<Arc<Segment>>, bytes: &mut u64| {
+            let run = std::mem::take(run);
+            let total: u64 = run.iter().map(|it| it.end.load(Ordering::Relaxed)).sum();
+            // Worth it: half of a lot is given back, or many files become one.
+            if total > 2 * *bytes + SMALL_BYTES || run.len() >= 8 {
+                runs.push(run);
+            }
+            *bytes = 0;
+        };
+        for pair in segments.windows(2) {
+            let segment = &pair[0];
+            let bytes = segment.end.load(Ordering::Relaxed);
+            let messages = segment.messages(pair[1].base).max(1);
+            let needs = kept.needs.count(segment.first);
+            let live_bytes = bytes / messages * needs.min(messages);
+            let sparse = needs * SPARSE <= messages || bytes <= SMALL_BYTES;
+            if segment.last >= floor || !sparse {
+                end_run(&mut run, &mut run_bytes);
+                continue;
+            }
+            if run_bytes + live_bytes > self.options.segment_bytes {
+                end_run(&mut run, &mut run_bytes);
+            }
+            run.push(Arc::clone(segment));
+            run_bytes += live_bytes;
+        }
+        end_run(&mut run, &mut run_bytes);
+        runs
+    }
+
+    /// The offsets that are needed of these segments, in order.
+    fn live_in(&self, run: &[Arc<Segment>]) -> Vec<Offset> {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            return Vec::new();
+        };
+        let end = self.log.catalog.base_behind(last);
+        let sessions = self.kept.lock().state.session_numbers();
+        let mut live = Vec::new();
+        for some in sessions.chunks(SLICE_SESSIONS) {
+            self.kept
+                .lock()
+                .state
+                .needed_by_sessions(some, first.base, end, &mut live);
+        }
+        self.kept
+            .lock()
+            .state
+            .needed_by_retained(first.base, end, &mut live);
+        live.sort_unstable();
+        live.dedup();
+        live
+    }
+
+    /// Writes a copy of the store to `target`: a snapshot, and then the log, which may be ahead
+    /// of it.
+    pub(super) fn backup(&mut self, target: &Path) -> Result<(), StoreError> {
+        let files = Arc::clone(&self.log.files);
+        let dir = log_dir(target);
+        files
+            .create_dir_all(target)
+            .map_err(StoreError::io("create", target))?;
+        let names = files.list(target).map_err(StoreError::io("list", target))?;
+        if !names.is_empty() {
+            return Err(StoreError::NotAStore {
+                path: target.to_owned(),
+                what: "a backup needs a directory that is empty or does not exist",
+            });
+        }
+        files
+            .create_dir_all(&dir)
+            .map_err(StoreError::io("create", &dir))?;
+        self.write_snapshot_to(&snapshot_path(target))?;
+        // The end of the log after the snapshot was made: everything that it knows is in front.
+        let position = self.kept.lock().position;
+        for segment in self.log.catalog.all() {
+            let end = if segment.first == position.segment {
+                position.byte
+            } else if segment.first > position.segment {
+                continue;
+            } else {
+                segment.end.load(Ordering::Acquire)
+            };
+            self.copy_segment(&segment, end, &dir)?;
+        }
+        for dir in [dir.as_path(), target] {
+            files.sync_dir(dir).map_err(StoreError::io("flush", dir))?;
+        }
+        // Last, for without it the copy is not a store. A restored copy is a rolled back store:
+        // its offsets from now on are not those that the original will give out.
+        format_file::write(&*files, target, memory::epoch())
+    }
+
+    fn copy_segment(&self, segment: &Segment, end: u64, dir: &Path) -> Result<(), StoreError> {
+        let name = segment.path.file_name().unwrap_or_default();
+        let path = dir.join(name);
+        let failed = || StoreError::io("copy to", &path);
+        let copy = self.log.files.create(&path).map_err(failed())?;
+        let mut at = 0;
+        let mut buffer = vec![0; 1 << 20];
+        while at < end.max(HEADER_LEN) {
+            let wanted = (end.max(HEADER_LEN) - at).min(buffer.len() as u64) as usize;
+            let read = read_full_at(&*segment.file, &mut buffer[..wanted], at).map_err(failed())?;
+            if read == 0 {
+                break;
+            }
+            write_all_at(&*copy, &buffer[..read], at).map_err(failed())?;
+            at += read as u64;
+        }
+        copy.sync_data().map_err(failed())
+    }
+}
