@@ -1,7 +1,10 @@
-"""Debian's mosquitto_sub and mosquitto_pub as processes that a test can talk to."""
+"""Debian's mosquitto_sub and mosquitto_pub as processes that a test can talk to.
+
+mosquitto_sub is never ended by SIGINT or SIGTERM: its signal handler calls into its library, and may hang when the
+signal comes at the wrong moment. It ends by itself (`-C count`, `-E`) or is killed.
+"""
 
 import queue
-import signal
 import subprocess
 import threading
 
@@ -78,10 +81,6 @@ class Sub:
     def wait_ended(self):
         """Waits until the tool has ended by itself (`-C count`, `-E`), which it does with a DISCONNECT."""
         assert self.process.wait(TIMEOUT_SECS) == 0, self.log
-
-    def interrupt(self):
-        """Ends the tool as Ctrl-C does. In MQTT 5 it asks for its will then: DISCONNECT with 0x04."""
-        self.process.send_signal(signal.SIGINT)
 
     def kill(self):
         """Ends the tool as a crash would: its connection is closed without DISCONNECT."""

@@ -135,13 +135,6 @@ def test_no_will_after_disconnect(broker, sub, name, version):
     assert watcher.message().topic == name + "/end"
 
 
-def test_disconnect_with_will_message(sub, name):
-    """MQTT 5: DISCONNECT with 0x04 asks for the will to be published."""
-    watcher = sub(V5, name, qos=1)
-    sub(V5, name + "/other", arguments=["--will-topic", name, "--will-payload", "asked for", "--will-qos", "1"]).interrupt()
-    assert watcher.message().payload == b"asked for"
-
-
 @every_version
 def test_session_is_resumed(broker, sub, name, version):
     """What is published at QoS 1 and 2 while a client is away waits for it, in order."""
