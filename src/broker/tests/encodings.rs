@@ -212,6 +212,7 @@ fn check(
                 retain,
                 properties: properties.as_properties(),
                 payload: &sample.payload,
+                packet_id: None,
                 shared_payload: None,
             })
             .collect();

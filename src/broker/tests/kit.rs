@@ -18,6 +18,7 @@ use crate::broker::{
     Broker, Ending, Open, OpenError, Publication, Refused, Request, RouteCache, Run,
 };
 use crate::config::{Config, LimitsConfig};
+use crate::store::MemoryStore;
 
 static CONFIG: LazyLock<Config> = LazyLock::new(Config::default);
 static ACCESS: LazyLock<Access> =
@@ -39,7 +40,8 @@ pub(crate) fn broker_with(change: impl FnOnce(&mut LimitsConfig)) -> Broker {
         mqtt, mut limits, ..
     } = CONFIG.clone();
     change(&mut limits);
-    Broker::new(mqtt, limits)
+    let (store, _) = MemoryStore::new(limits.memory_queue_bytes_max);
+    Broker::new(mqtt, limits, Arc::new(store))
 }
 
 /// What was dropped, by reason; nothing for those with a count of 0.
@@ -200,11 +202,11 @@ impl<'b> Client<'b> {
             options,
             identifier,
         };
-        self.broker.subscribe(&self.session, self.epoch, request)
+        self.broker.subscribe(&self.session, self.epoch, request).0
     }
 
     pub(crate) fn unsubscribe(&self, filter: &str) -> ReasonCode {
-        self.broker.unsubscribe(&self.session, self.epoch, filter)
+        self.broker.unsubscribe(&self.session, self.epoch, filter).0
     }
 
     /// Publishes one message.
@@ -233,7 +235,7 @@ impl<'b> Client<'b> {
             publications,
             publisher: self.session.number(),
         };
-        Ok(batch.publish(&route, &run)?.matched)
+        Ok(batch.publish(&route, &run, false)?.matched)
     }
 
     /// Everything that the broker has for this client now, Retained Messages included.
