@@ -6,6 +6,7 @@ mod harness;
 
 mod auth;
 mod clauses;
+mod clients;
 mod config;
 mod connect;
 mod expiry;
