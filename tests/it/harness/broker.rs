@@ -7,8 +7,8 @@ use tempfile::TempDir;
 use tidings::Server;
 use tidings::config::{Config, Sources};
 
-use super::Client;
 use super::wire::{Connect, Version};
+use super::{Client, panics};
 
 pub struct Broker {
     pub address: SocketAddr,
@@ -31,6 +31,7 @@ impl Broker {
 
     /// With files that are already in `directory`; in the settings, `{dir}` stands for its path.
     pub async fn within(directory: TempDir, settings: &str) -> Broker {
+        panics::watch();
         let server = Server::start(configuration(&directory, settings))
             .await
             .expect("the broker starts");
@@ -82,4 +83,12 @@ pub fn scratch() -> TempDir {
         .prefix("tidings-it-")
         .tempdir()
         .expect("a temporary directory")
+}
+
+impl Drop for Broker {
+    /// A panic in a connection's task looks like an ordinary close from outside, so it is asked
+    /// for.
+    fn drop(&mut self) {
+        panics::assert_none();
+    }
 }

@@ -11,6 +11,7 @@
 mod broker;
 mod client;
 pub mod credentials;
+mod panics;
 pub mod process;
 pub mod wire;
 

@@ -236,6 +236,11 @@ impl ProcessBroker {
         self.log.wait_for(words)
     }
 
+    /// All that was logged so far.
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
     /// Sends a signal by name: `TERM`, `INT`, `KILL`, `HUP`.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill")
