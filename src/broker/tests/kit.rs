@@ -400,6 +400,7 @@ pub(crate) fn publication(qos: QoS, payload: &[u8]) -> Publication<'_> {
         retain: false,
         properties: Properties::EMPTY,
         payload,
+        packet_id: None,
         shared_payload: None,
     }
 }
