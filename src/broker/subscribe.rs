@@ -118,7 +118,9 @@ impl Broker {
         if state.subscriptions.remove(filter).is_none() {
             return ReasonCode::NoSubscriptionExisted;
         }
-        state.replays.retain(|replay| **replay.filter() != *parsed.filter);
+        if parsed.share.is_none() {
+            state.replays.retain(|replay| **replay.filter() != *filter);
+        }
         self.let_go(session.number(), &parsed);
         ReasonCode::Success
     }
