@@ -134,6 +134,8 @@ pub struct Outgoing {
     next: usize,
     /// Messages sent and not complete: what Receive Maximum bounds.
     inflight: usize,
+    /// Slots that are done, behind one that is not.
+    done: usize,
     bytes: usize,
 }
 
@@ -144,7 +146,7 @@ fn packet_id(sequence: u64) -> PacketId {
 impl Outgoing {
     /// Messages that are not complete.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.slots.len() - self.done
     }
 
     /// Whether everything is complete.
@@ -178,6 +180,7 @@ impl Outgoing {
     pub fn push(&mut self, slot: Slot) {
         while self.same_identifier(self.slots.len()).any(|slot| slot.holds_identifier()) {
             self.slots.push_back(Slot::passed_over());
+            self.done += 1;
         }
         self.bytes += slot.size();
         self.slots.push_back(slot);
@@ -269,6 +272,7 @@ impl Outgoing {
         slot.progress = Progress::Done;
         slot.message = None;
         slot.through = None;
+        self.done += 1;
         while self
             .slots
             .front()
@@ -276,6 +280,7 @@ impl Outgoing {
         {
             self.slots.pop_front();
             self.base += 1;
+            self.done -= 1;
             self.next = self.next.saturating_sub(1);
         }
         if self.slots.is_empty() && self.slots.capacity() > 1024 {
@@ -367,6 +372,7 @@ impl Outgoing {
         self.base += slots.len() as u64;
         self.next = 0;
         self.inflight = 0;
+        self.done = 0;
         self.bytes = 0;
         slots
             .into_iter()
@@ -524,6 +530,7 @@ mod tests {
                             }
                         }
                         prop_assert_eq!(queue.inflight(), flight.len());
+                        prop_assert_eq!(queue.len(), flight.len() + waiting.len());
                     }
                     Step::Finish(which) if !flight.is_empty() => {
                         let (number, qos, released) = flight.remove(which % flight.len());
