@@ -10,8 +10,8 @@ use tokio::time::MissedTickBehavior;
 use crate::access::Access;
 use crate::broker::Broker;
 use crate::config::{Config, Problems};
-use crate::store::MemoryStore;
 use crate::edges::mqtt::{Admission, Edge, Listener};
+use crate::store::MemoryStore;
 
 /// How often deadlines are looked at: what a Keep Alive or a delay may come too late.
 const TICK: Duration = Duration::from_millis(100);
@@ -58,13 +58,19 @@ impl Server {
         let access = Access::new(&config).map_err(StartError::Config)?;
         let (store, _) = MemoryStore::new(config.limits.memory_queue_bytes_max);
         let store = Arc::new(store);
-        let broker = Arc::new(Broker::new(config.mqtt.clone(), config.limits.clone(), store));
+        let broker = Arc::new(Broker::new(
+            config.mqtt.clone(),
+            config.limits.clone(),
+            store,
+        ));
         let mut bound = Vec::new();
         for address in &config.mqtt.listen {
-            bound.push(Listener::bind(address).map_err(|source| StartError::Listen {
-                address: address.to_string(),
-                source,
-            })?);
+            bound.push(
+                Listener::bind(address).map_err(|source| StartError::Listen {
+                    address: address.to_string(),
+                    source,
+                })?,
+            );
         }
         let addresses = Addresses {
             mqtt: bound.iter().map(Listener::address).collect(),
@@ -120,7 +126,10 @@ impl Server {
         let deadline = self.config.mqtt.shutdown_deadline;
         if tokio::time::timeout(deadline, gone).await.is_err() {
             let left = self.edge.broker.stats.clients_connected.get();
-            tracing::warn!(left, "clients were cut off: mqtt.shutdown_deadline has passed");
+            tracing::warn!(
+                left,
+                "clients were cut off: mqtt.shutdown_deadline has passed"
+            );
         }
         self.listeners.shutdown().await;
         self.ticking.abort();

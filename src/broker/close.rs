@@ -56,7 +56,11 @@ impl Broker {
         }
         state.link = None;
         session.refresh_readiness(&state);
-        if let Ending::Goodbye { with_will, expiry_secs } = ending {
+        if let Ending::Goodbye {
+            with_will,
+            expiry_secs,
+        } = ending
+        {
             if !with_will {
                 // [MQTT-3.1.2-10]: a normal DISCONNECT discards the will.
                 state.will = None;

@@ -10,9 +10,7 @@ use std::task::Waker;
 use tidings_protocol::mqtt::{Ack, AckKind, QoS};
 
 use super::clock::Millis;
-use super::encode::{
-    Delivery, Encodings, NO_IDENTIFIER, Variant, encode_message, encoded_len,
-};
+use super::encode::{Delivery, Encodings, NO_IDENTIFIER, Variant, encode_message, encoded_len};
 use super::journal::Journal;
 use super::message::{Message, Run};
 use super::outgoing::{Progress, Slot, Through};
@@ -75,7 +73,12 @@ fn try_at_once(
     cx: &mut Context<'_>,
 ) -> bool {
     let keep = state.kept || terms.group().is_some();
-    let State { link, outgoing, kept, .. } = state;
+    let State {
+        link,
+        outgoing,
+        kept,
+        ..
+    } = state;
     let Some(link) = link else { return false };
     if terms.identifiers().is_some()
         || link.aliases.is_some()
@@ -90,7 +93,10 @@ fn try_at_once(
         retain_as_published: terms.retain_as_published,
     };
     let (encoded, messages) = cx.encodings.get(run, variant);
-    let from = range.start.checked_sub(1).map_or(0, |before| encoded.frames[before].end as usize);
+    let from = range
+        .start
+        .checked_sub(1)
+        .map_or(0, |before| encoded.frames[before].end as usize);
     let frames = &encoded.frames[range.clone()];
     let bytes = &encoded.bytes[from..frames[frames.len() - 1].end as usize];
     if encoded.longest > link.packet_size_max
@@ -127,7 +133,8 @@ fn try_at_once(
             });
             if *kept {
                 let through = terms.through.clone();
-                cx.journal.queued(index, session, sequence, qos, retain, through);
+                cx.journal
+                    .queued(index, session, sequence, qos, retain, through);
             }
             let at = start + frame.identifier_at as usize - from;
             tail[at..at + 2].copy_from_slice(&id.to_be_bytes());
@@ -152,7 +159,8 @@ fn deliver_publication(
     let queued = deliver_message(state, message, qos, retain, terms.through.clone(), cx);
     if let Some(sequence) = queued.filter(|_| state.kept) {
         let through = terms.through.clone();
-        cx.journal.queued(index, session, sequence, qos, retain, through);
+        cx.journal
+            .queued(index, session, sequence, qos, retain, through);
     }
 }
 
@@ -211,7 +219,16 @@ fn send_qos0(
     } else if link.closing.is_some() || !link.has_room(len, 1, cx.limits) {
         cx.tally.dropped(Drop::SlowReceiver, 1);
     } else {
-        send(link, message, QoS::AtMostOnce, retain, false, None, identifiers, cx.now);
+        send(
+            link,
+            message,
+            QoS::AtMostOnce,
+            retain,
+            false,
+            None,
+            identifiers,
+            cx.now,
+        );
         cx.tally.sent += 1;
     }
 }
@@ -341,7 +358,16 @@ pub(super) fn pump(
                 .as_ref()
                 .and_then(|through| through.identifiers.as_deref());
             let packet_id = (qos != QoS::AtMostOnce).then_some(id);
-            send(link, message, qos, slot.retain, slot.dup, packet_id, identifiers, now);
+            send(
+                link,
+                message,
+                qos,
+                slot.retain,
+                slot.dup,
+                packet_id,
+                identifiers,
+                now,
+            );
             tally.sent += 1;
         }
         if qos == QoS::AtMostOnce {

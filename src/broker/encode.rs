@@ -144,7 +144,11 @@ impl RunMessages {
 impl EncodedRun {
     fn fill(&mut self, run: &Run<'_>, variant: Variant, scratch: &mut PropertiesBuilder) {
         self.filled = true;
-        let version = if variant.v5 { Version::V5 } else { Version::V311 };
+        let version = if variant.v5 {
+            Version::V5
+        } else {
+            Version::V311
+        };
         for publication in run.publications {
             let start = self.bytes.len();
             let properties = forwarded_at_once(publication.properties, scratch);
@@ -244,7 +248,11 @@ pub fn encoded_len(message: &Message, version: Version, qos: QoS, identifiers: u
         properties: message.properties(),
         payload: message.payload(),
     };
-    let more = if version.is_v5() { 5 * (identifiers + 1) + 3 } else { 0 };
+    let more = if version.is_v5() {
+        5 * (identifiers + 1) + 3
+    } else {
+        0
+    };
     publish.encoded_len(version) + more
 }
 

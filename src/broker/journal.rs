@@ -223,7 +223,10 @@ impl Broker {
         };
         let (mut done, mut released) = (Vec::new(), Vec::new());
         finished.retain(|entry| {
-            let early = entry.message.as_ref().is_some_and(|message| message.offset().is_none());
+            let early = entry
+                .message
+                .as_ref()
+                .is_some_and(|message| message.offset().is_none());
             if !early {
                 match entry.released {
                     true => released.push(entry.sequence),

@@ -56,7 +56,12 @@ impl Broker {
             session.refresh_readiness(&state);
         }
         self.keep_progress(session, &mut state);
-        let State { link, outgoing, replays, .. } = &mut *state;
+        let State {
+            link,
+            outgoing,
+            replays,
+            ..
+        } = &mut *state;
         let Some(link) = link else {
             return Err(Closing::TakenOver);
         };
@@ -172,7 +177,11 @@ impl Broker {
 
 impl Link {
     fn watch(&mut self, waker: &Waker) {
-        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+        if !self
+            .waker
+            .as_ref()
+            .is_some_and(|known| known.will_wake(waker))
+        {
             self.waker = Some(waker.clone());
         }
     }

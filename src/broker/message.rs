@@ -114,8 +114,7 @@ impl Message {
                 .unwrap_or_else(|| Bytes::copy_from_slice(parts.payload))
         });
         let inline: &[u8] = if shared.is_some() { &[] } else { parts.payload };
-        let mut bytes =
-            Vec::with_capacity(parts.topic.len() + properties.len() + inline.len());
+        let mut bytes = Vec::with_capacity(parts.topic.len() + properties.len() + inline.len());
         bytes.extend_from_slice(parts.topic.as_bytes());
         bytes.extend_from_slice(properties);
         bytes.extend_from_slice(inline);

@@ -40,6 +40,8 @@ mod shared;
 pub mod stats;
 mod subscribe;
 mod sys;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod topics;
 mod will;

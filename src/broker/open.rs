@@ -187,7 +187,12 @@ impl Broker {
         batch: &mut Batch<'_>,
     ) -> Option<DueWill> {
         if self.disconnect(session, state) {
-            batch.wake_later(state.link.as_mut().and_then(|link| link.close(Closing::TakenOver)));
+            batch.wake_later(
+                state
+                    .link
+                    .as_mut()
+                    .and_then(|link| link.close(Closing::TakenOver)),
+            );
             state.link = None;
         }
         if state.will_due.take().is_some() {

@@ -129,7 +129,10 @@ mod tests {
         while !outbox.is_empty() {
             let mut slices = [IoSlice::new(&[]); 4];
             let filled = outbox.slices(&mut slices);
-            let joined: Vec<u8> = slices[..filled].iter().flat_map(|s| s.iter().copied()).collect();
+            let joined: Vec<u8> = slices[..filled]
+                .iter()
+                .flat_map(|s| s.iter().copied())
+                .collect();
             let taken = step.min(joined.len());
             all.extend_from_slice(&joined[..taken]);
             outbox.advance(taken);

@@ -162,7 +162,9 @@ impl Outgoing {
 
     /// What became of entries, for whoever keeps a record of it.
     pub fn finished(&mut self) -> Option<&mut Vec<Finished>> {
-        self.finished.as_mut().filter(|finished| !finished.is_empty())
+        self.finished
+            .as_mut()
+            .filter(|finished| !finished.is_empty())
     }
 
     /// Messages that are not complete.
@@ -199,7 +201,10 @@ impl Outgoing {
 
     /// Queues a message, and answers its sequence number.
     pub fn push(&mut self, slot: Slot) -> u64 {
-        while self.same_identifier(self.slots.len()).any(|slot| slot.holds_identifier()) {
+        while self
+            .same_identifier(self.slots.len())
+            .any(|slot| slot.holds_identifier())
+        {
             self.slots.push_back(Slot::passed_over());
         }
         self.bytes += slot.size();
@@ -314,11 +319,7 @@ impl Outgoing {
     }
 
     /// Takes in what the receiver says of the message with this Packet Identifier.
-    pub fn acknowledge(
-        &mut self,
-        what: Acknowledgement,
-        id: PacketId,
-    ) -> Result<(), NotInFlight> {
+    pub fn acknowledge(&mut self, what: Acknowledgement, id: PacketId) -> Result<(), NotInFlight> {
         let at = self.position(id).ok_or(NotInFlight)?;
         let slot = &mut self.slots[at];
         match (what, slot.qos, slot.progress) {
@@ -383,7 +384,12 @@ impl Outgoing {
         while at < self.slots.len() {
             let slot = &self.slots[at];
             let waits = slot.progress == Progress::Queued && !slot.dup;
-            if waits && slot.message.as_ref().is_some_and(|message| unwanted(message)) {
+            if waits
+                && slot
+                    .message
+                    .as_ref()
+                    .is_some_and(|message| unwanted(message))
+            {
                 let before = self.slots.len();
                 self.complete(at);
                 dropped += 1;
@@ -452,18 +458,27 @@ mod tests {
         }
         assert_eq!(send(&mut queue, 2).len(), 2);
         assert_eq!(send(&mut queue, 2).len(), 0);
-        queue.acknowledge(Acknowledgement::Ack, id(2)).expect("in flight");
+        queue
+            .acknowledge(Acknowledgement::Ack, id(2))
+            .expect("in flight");
         assert_eq!(send(&mut queue, 2), [(3, false, Progress::Sent)]);
     }
 
     #[test]
     fn a_restart_sends_again_in_order_with_the_same_identifiers() {
         let mut queue = Outgoing::default();
-        for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::ExactlyOnce, QoS::AtLeastOnce] {
+        for qos in [
+            QoS::AtLeastOnce,
+            QoS::ExactlyOnce,
+            QoS::ExactlyOnce,
+            QoS::AtLeastOnce,
+        ] {
             queue.push(slot(qos));
         }
         send(&mut queue, 3);
-        queue.acknowledge(Acknowledgement::Received, id(2)).expect("in flight");
+        queue
+            .acknowledge(Acknowledgement::Received, id(2))
+            .expect("in flight");
         queue.restart();
         assert_eq!(
             send(&mut queue, 10),
@@ -486,9 +501,13 @@ mod tests {
             let sent = send(&mut queue, 10);
             assert_eq!(sent.len(), 1, "after {number}");
             assert_ne!(sent[0].0, 1);
-            queue.acknowledge(Acknowledgement::Ack, id(sent[0].0)).expect("in flight");
+            queue
+                .acknowledge(Acknowledgement::Ack, id(sent[0].0))
+                .expect("in flight");
         }
-        queue.acknowledge(Acknowledgement::Ack, id(1)).expect("in flight");
+        queue
+            .acknowledge(Acknowledgement::Ack, id(1))
+            .expect("in flight");
         assert!(queue.is_empty());
     }
 
@@ -497,15 +516,30 @@ mod tests {
         let mut queue = Outgoing::default();
         queue.push(slot(QoS::AtLeastOnce));
         queue.push(slot(QoS::ExactlyOnce));
-        assert_eq!(queue.acknowledge(Acknowledgement::Ack, id(1)), Err(NotInFlight));
+        assert_eq!(
+            queue.acknowledge(Acknowledgement::Ack, id(1)),
+            Err(NotInFlight)
+        );
         send(&mut queue, 10);
-        assert_eq!(queue.acknowledge(Acknowledgement::Received, id(1)), Err(NotInFlight));
-        assert_eq!(queue.acknowledge(Acknowledgement::Complete, id(2)), Err(NotInFlight));
-        assert_eq!(queue.acknowledge(Acknowledgement::Ack, id(3)), Err(NotInFlight));
+        assert_eq!(
+            queue.acknowledge(Acknowledgement::Received, id(1)),
+            Err(NotInFlight)
+        );
+        assert_eq!(
+            queue.acknowledge(Acknowledgement::Complete, id(2)),
+            Err(NotInFlight)
+        );
+        assert_eq!(
+            queue.acknowledge(Acknowledgement::Ack, id(3)),
+            Err(NotInFlight)
+        );
         assert_eq!(queue.acknowledge(Acknowledgement::Received, id(2)), Ok(()));
         assert_eq!(queue.acknowledge(Acknowledgement::Received, id(2)), Ok(()));
         assert_eq!(queue.acknowledge(Acknowledgement::Complete, id(2)), Ok(()));
-        assert_eq!(queue.acknowledge(Acknowledgement::Complete, id(2)), Err(NotInFlight));
+        assert_eq!(
+            queue.acknowledge(Acknowledgement::Complete, id(2)),
+            Err(NotInFlight)
+        );
         assert_eq!(queue.acknowledge(Acknowledgement::Ack, id(1)), Ok(()));
         assert!(queue.is_empty());
     }

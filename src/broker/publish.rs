@@ -138,7 +138,11 @@ impl<'a> Batch<'a> {
         if !route.allowed {
             return Err(Refused::NotAuthorized);
         }
-        if !cache.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &route)) {
+        if !cache
+            .last
+            .as_ref()
+            .is_some_and(|last| Arc::ptr_eq(last, &route))
+        {
             cache.last = Some(Arc::clone(&route));
         }
         Ok(route)
@@ -231,7 +235,11 @@ impl<'a> Batch<'a> {
             // A Retained Message with an empty payload removes the one that is there
             // [MQTT-3.3.1-6] [MQTT-3.3.1-7].
             let cleared = broker.retained.clear(run.topic);
-            return Ok(if cleared { Retained::Cleared } else { Retained::Unchanged });
+            return Ok(if cleared {
+                Retained::Cleared
+            } else {
+                Retained::Unchanged
+            });
         }
         let message = scratch.encodings.messages.get(run, 0, broker.clock.now());
         let limits = &broker.limits;
@@ -247,7 +255,11 @@ impl<'a> Batch<'a> {
             return Err(Refused::RetainedFull);
         }
         broker.retained.set(message);
-        Ok(if internal { Retained::Unchanged } else { Retained::Set })
+        Ok(if internal {
+            Retained::Unchanged
+        } else {
+            Retained::Set
+        })
     }
 
     /// Publishes a message that is kept already, a will for instance, if `principal` may.
@@ -270,7 +282,10 @@ impl<'a> Batch<'a> {
             packet_id: None,
             shared_payload: message.shared_payload(),
         };
-        if self.deliver_anew(topic, publication, message.publisher).is_err() {
+        if self
+            .deliver_anew(topic, publication, message.publisher)
+            .is_err()
+        {
             self.scratch.tally.dropped(Reason::RetainedFull, 1);
         }
     }
@@ -314,12 +329,19 @@ impl<'a> Batch<'a> {
         let broker = self.broker;
         let mut cx = self.context();
         for slot in orphans {
-            let Some(message) = slot.message else { continue };
-            let group = slot.through.as_ref().and_then(|through| through.group.as_ref());
+            let Some(message) = slot.message else {
+                continue;
+            };
+            let group = slot
+                .through
+                .as_ref()
+                .and_then(|through| through.group.as_ref());
             let next = group.and_then(|group| {
-                group.0.choose(message.qos, broker.limits.queue_qos0, |member| {
-                    member.session.may_receive(message.topic())
-                })
+                group
+                    .0
+                    .choose(message.qos, broker.limits.queue_qos0, |member| {
+                        member.session.may_receive(message.topic())
+                    })
             });
             let Some(member) = next else {
                 cx.tally.dropped(Reason::SessionEnded, 1);

@@ -46,7 +46,9 @@ impl Broker {
             let identifiers = replay.terms.identifiers().map_or(0, |ids| ids.len());
             if !self.has_room(&state, &message, qos, identifiers) {
                 // Not now: it starts again with this topic.
-                let before = index.checked_sub(1).map(|before| Arc::clone(&topics[before]));
+                let before = index
+                    .checked_sub(1)
+                    .map(|before| Arc::clone(&topics[before]));
                 replay.go_back(before);
                 state.replays.push_front(replay);
                 return index > 0;
@@ -86,7 +88,9 @@ impl Broker {
         qos: QoS,
         identifiers: usize,
     ) -> bool {
-        let Some(link) = &state.link else { return false };
+        let Some(link) = &state.link else {
+            return false;
+        };
         let len = encoded_len(message, link.version, qos, identifiers);
         link.has_room(len, 1, &self.limits)
             && (link.outbox.is_empty() || link.outbox.len() + len <= AHEAD_MAX)

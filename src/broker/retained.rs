@@ -200,7 +200,10 @@ impl Retained {
             }
         }
         for topic in expired {
-            if self.get(&topic).is_some_and(|message| message.is_expired(now)) {
+            if self
+                .get(&topic)
+                .is_some_and(|message| message.is_expired(now))
+            {
                 self.clear(&topic);
                 removed(&topic);
             }
@@ -258,7 +261,19 @@ mod tests {
             retained.set(message(topic));
         }
         for filter in [
-            "#", "a/#", "a", "+", "+/+", "a/+", "a/+/c", "+/b", "/#", "/+", "$SYS/#", "b/c", "é/#",
+            "#",
+            "a/#",
+            "a",
+            "+",
+            "+/+",
+            "a/+",
+            "a/+/c",
+            "+/b",
+            "/#",
+            "/+",
+            "$SYS/#",
+            "b/c",
+            "é/#",
             "nothing/#",
         ] {
             let mut expected: Vec<&str> = topics

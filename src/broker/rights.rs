@@ -83,7 +83,9 @@ impl Broker {
             }
             allowed
         });
-        state.replays.retain(|replay| principal.may_subscribe(replay.filter()));
+        state
+            .replays
+            .retain(|replay| principal.may_subscribe(replay.filter()));
         let dropped = state.change_queue(&self.stats, |queue| {
             queue.drop_waiting(|message| !principal.may_receive(message.topic()))
         });

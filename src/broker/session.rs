@@ -149,7 +149,12 @@ pub enum Closing {
 
 impl Session {
     /// A new session without connection.
-    pub fn new(number: u64, client_id: Arc<str>, principal: Principal, expiry_secs: u32) -> Session {
+    pub fn new(
+        number: u64,
+        client_id: Arc<str>,
+        principal: Principal,
+        expiry_secs: u32,
+    ) -> Session {
         let session = Session {
             number,
             client_id,
@@ -268,7 +273,12 @@ impl State {
 
 impl Link {
     /// Whether another `bytes` fit in the outbox. One message always fits in an empty one.
-    pub fn has_room(&self, bytes: usize, messages: usize, limits: &crate::config::LimitsConfig) -> bool {
+    pub fn has_room(
+        &self,
+        bytes: usize,
+        messages: usize,
+        limits: &crate::config::LimitsConfig,
+    ) -> bool {
         self.outbox.is_empty()
             || (self.outbox.len() + bytes <= limits.mailbox_bytes_max
                 && self.outbox_messages + messages <= limits.mailbox_messages_max)

@@ -88,6 +88,7 @@ pub struct Stats {
     pub publish_sent: Counter,
     pub publish_bytes_received: Counter,
     pub packets_received: Counter,
+    /// Packets sent other than PUBLISH, which `publish_sent` counts.
     pub packets_sent: Counter,
     pub bytes_received: Counter,
     pub bytes_sent: Counter,

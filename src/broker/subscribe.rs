@@ -110,8 +110,9 @@ impl Broker {
         match parsed.share {
             None => self.table.subscribe(&written, subscriber(None), replaces),
             Some(share) => {
-                self.table
-                    .join(share, &parsed.filter.into(), |group| subscriber(Some(group)));
+                self.table.join(share, &parsed.filter.into(), |group| {
+                    subscriber(Some(group))
+                });
             }
         }
         state.subscriptions.insert(written, held);
@@ -142,7 +143,9 @@ impl Broker {
         if state.subscriptions.remove(filter).is_none() {
             return (ReasonCode::NoSubscriptionExisted, nothing);
         }
-        state.replays.retain(|replay| **replay.filter() != *parsed.filter);
+        state
+            .replays
+            .retain(|replay| **replay.filter() != *parsed.filter);
         let number = session.number();
         self.let_go(number, &parsed);
         let ticket = match state.kept {

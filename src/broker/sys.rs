@@ -28,12 +28,16 @@ impl Broker {
         tell("connections/refused", &stats.connections_refused.get());
         tell("connections/panicked", &stats.connections_panicked.get());
         tell("messages/received", &stats.packets_received.get());
-        tell("messages/sent", &stats.packets_sent.get());
+        let sent = stats.packets_sent.get() + stats.publish_sent.get();
+        tell("messages/sent", &sent);
         tell("publish/messages/received", &stats.publish_received.get());
         tell("publish/messages/sent", &stats.publish_sent.get());
         tell("publish/messages/dropped", &stats.dropped_total());
         for (reason, name) in DROPS {
-            tell(&format!("publish/messages/dropped/{name}"), &stats.dropped_for(reason));
+            tell(
+                &format!("publish/messages/dropped/{name}"),
+                &stats.dropped_for(reason),
+            );
         }
         tell("bytes/received", &stats.bytes_received.get());
         tell("bytes/sent", &stats.bytes_sent.get());

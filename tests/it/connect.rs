@@ -1,4 +1,5 @@
-//! CONNECT, CONNACK, Keep Alive and DISCONNECT: how a connection begins, lives and ends, in every version.
+//! CONNECT, CONNACK, Keep Alive and DISCONNECT: how a connection begins, lives and ends, in every
+//! version.
 
 use crate::harness::*;
 
@@ -12,20 +13,47 @@ async fn v5_connack_says_what_the_broker_offers() {
     assert!(!client.connack.session_present);
     assert_eq!(property!(properties, ReceiveMaximum), Some(1024));
     assert_eq!(property!(properties, TopicAliasMaximum), Some(64));
-    assert_eq!(property!(properties, MaximumPacketSize), Some(16 * 1024 * 1024));
-    assert_eq!(property!(properties, MaximumQoS), None, "QoS 2 is said by saying nothing");
+    assert_eq!(
+        property!(properties, MaximumPacketSize),
+        Some(16 * 1024 * 1024)
+    );
+    assert_eq!(
+        property!(properties, MaximumQoS),
+        None,
+        "QoS 2 is said by saying nothing"
+    );
     for available in [
         property!(properties, RetainAvailable),
         property!(properties, WildcardSubscriptionAvailable),
         property!(properties, SubscriptionIdentifierAvailable),
         property!(properties, SharedSubscriptionAvailable),
     ] {
-        assert_ne!(available, Some(0), "everything is available: {properties:?}");
+        assert_ne!(
+            available,
+            Some(0),
+            "everything is available: {properties:?}"
+        );
     }
-    assert_eq!(property!(properties, AssignedClientIdentifier), None, "the client brought its own");
-    assert_eq!(property!(properties, ServerKeepAlive), None, "the client's own is used");
-    assert_eq!(property!(properties, AuthenticationMethod), None, "[MQTT-4.12.0-6]");
-    assert_eq!(property!(properties, ResponseInformation), None, "[MQTT-3.1.2-28]");
+    assert_eq!(
+        property!(properties, AssignedClientIdentifier),
+        None,
+        "the client brought its own"
+    );
+    assert_eq!(
+        property!(properties, ServerKeepAlive),
+        None,
+        "the client's own is used"
+    );
+    assert_eq!(
+        property!(properties, AuthenticationMethod),
+        None,
+        "[MQTT-4.12.0-6]"
+    );
+    assert_eq!(
+        property!(properties, ResponseInformation),
+        None,
+        "[MQTT-3.1.2-28]"
+    );
 }
 
 /// A version 3 client gets the four bytes of its CONNACK, without a session.
@@ -41,8 +69,9 @@ async fn v3_connack_is_four_bytes() {
     }
 }
 
-/// Nothing may come from the broker before CONNACK, also when the client has sent everything at once, and what it has
-/// sent is then handled in order. [MQTT-3.2.0-1] [MQTT-3.2.0-2] [MQTT-3.1.4-5] [MQTT311-3.2.0-1]
+/// Nothing may come from the broker before CONNACK, also when the client has sent everything at
+/// once, and what it has sent is then handled in order. [MQTT-3.2.0-1] [MQTT-3.2.0-2]
+/// [MQTT-3.1.4-5] [MQTT311-3.2.0-1]
 #[tokio::test]
 async fn packets_sent_behind_connect_are_handled_after_connack() {
     let broker = Broker::start().await;
@@ -59,9 +88,16 @@ async fn packets_sent_behind_connect_are_handled_after_connack() {
             ])
             .await;
         assert_eq!(client.expect_connack().await.reason, Reason::SUCCESS);
-        assert_eq!(client.expect_suback(7).await.reasons, [Reason::GRANTED_QOS_1]);
+        assert_eq!(
+            client.expect_suback(7).await.reasons,
+            [Reason::GRANTED_QOS_1]
+        );
         client.expect_puback(9).await;
-        client.take("its own message", |packet| matches!(packet, Packet::Publish(_)).then_some(())).await;
+        client
+            .take("its own message", |packet| {
+                matches!(packet, Packet::Publish(_)).then_some(())
+            })
+            .await;
         // No second CONNACK either.
         client.expect_nothing().await;
     }
@@ -73,9 +109,17 @@ async fn packets_sent_behind_a_refused_connect_are_ignored() {
     let broker = Broker::with("mqtt.allow_zero_length_client_id = false").await;
     let mut witness = broker.client("witness").await;
     witness.subscribe_to("#", 0).await;
-    for (version, reason) in [(Version::V5, Reason::CLIENT_IDENTIFIER_NOT_VALID), (Version::V311, Reason(2))] {
+    for (version, reason) in [
+        (Version::V5, Reason::CLIENT_IDENTIFIER_NOT_VALID),
+        (Version::V311, Reason(2)),
+    ] {
         let mut client = broker.open(version).await;
-        client.send_all([Connect::new(version, "").into(), Publish::new("a", "must not arrive").into()]).await;
+        client
+            .send_all([
+                Connect::new(version, "").into(),
+                Publish::new("a", "must not arrive").into(),
+            ])
+            .await;
         client.expect_connack_refusal(reason).await;
     }
     witness.expect_nothing().await;
@@ -87,7 +131,10 @@ async fn connect_may_arrive_in_pieces() {
     let broker = Broker::start().await;
     for version in Version::ALL {
         let mut client = broker.open(version).await;
-        for byte in Connect::new(version, "slow").will(Will::new("will", "x").qos(1)).bytes() {
+        for byte in Connect::new(version, "slow")
+            .will(Will::new("will", "x").qos(1))
+            .bytes()
+        {
             client.send_bytes(&[byte]).await;
             tokio::task::yield_now().await;
         }
@@ -122,29 +169,45 @@ async fn connect_takes_all_its_properties() {
     client.expect_nothing().await;
 }
 
-/// Client Identifiers of 1 to 23 letters and digits must be allowed. [MQTT-3.1.3-5] [MQTT311-3.1.3-5]
+/// Client Identifiers of 1 to 23 letters and digits must be allowed. [MQTT-3.1.3-5]
+/// [MQTT311-3.1.3-5]
 #[tokio::test]
 async fn client_identifiers_of_the_standard_alphabet_are_accepted() {
     let broker = Broker::start().await;
     for version in Version::ALL {
-        for id in ["a", "0123456789abcdefghijklm", "nopqrstuvwxyzABCDEFGHIJ", "KLMNOPQRSTUVWXYZ"] {
-            broker.connect(Connect::new(version, id)).await.disconnect().await;
+        for id in [
+            "a",
+            "0123456789abcdefghijklm",
+            "nopqrstuvwxyzABCDEFGHIJ",
+            "KLMNOPQRSTUVWXYZ",
+        ] {
+            broker
+                .connect(Connect::new(version, id))
+                .await
+                .disconnect()
+                .await;
         }
     }
 }
 
-/// Longer ones, and any text, are accepted too, in version 3.1 as well: its limit of 23 is not enforced by anyone.
+/// Longer ones, and any text, are accepted too, in version 3.1 as well: its limit of 23 is not
+/// enforced by anyone.
 #[tokio::test]
 async fn client_identifiers_may_be_long_and_of_any_text() {
     let broker = Broker::start().await;
     for version in Version::ALL {
         for id in ["x".repeat(300).as_str(), "Zürich/#/+ $share ☃"] {
-            broker.connect(Connect::new(version, id)).await.disconnect().await;
+            broker
+                .connect(Connect::new(version, id))
+                .await
+                .disconnect()
+                .await;
         }
     }
 }
 
-/// Client Identifiers are compared as they are: another case is another client. [MQTT-3.1.3-2] [MQTT311-3.1.3-2]
+/// Client Identifiers are compared as they are: another case is another client. [MQTT-3.1.3-2]
+/// [MQTT311-3.1.3-2]
 #[tokio::test]
 async fn client_identifiers_that_differ_in_case_are_different_clients() {
     let broker = Broker::start().await;
@@ -167,10 +230,14 @@ async fn v5_empty_client_identifier_is_assigned_one() {
     assert_ne!(assigned, other);
     first.disconnect().await;
     let resumed = broker.connect(Connect::v5(&assigned).persistent()).await;
-    assert!(resumed.connack.session_present, "the assigned identifier names its session");
+    assert!(
+        resumed.connack.session_present,
+        "the assigned identifier names its session"
+    );
 }
 
-/// In 3.1.1 an empty Client Identifier is fine with a clean session, several times at once. [MQTT311-3.1.3-6]
+/// In 3.1.1 an empty Client Identifier is fine with a clean session, several times at once.
+/// [MQTT311-3.1.3-6]
 #[tokio::test]
 async fn v311_empty_client_identifier_with_clean_session_is_accepted() {
     let broker = Broker::start().await;
@@ -203,7 +270,10 @@ async fn v31_empty_client_identifier_is_rejected() {
 #[tokio::test]
 async fn empty_client_identifiers_can_be_forbidden() {
     let broker = Broker::with("mqtt.allow_zero_length_client_id = false").await;
-    for (connect, reason) in [(Connect::v5(""), Reason::CLIENT_IDENTIFIER_NOT_VALID), (Connect::v311(""), Reason(2))] {
+    for (connect, reason) in [
+        (Connect::v5(""), Reason::CLIENT_IDENTIFIER_NOT_VALID),
+        (Connect::v311(""), Reason(2)),
+    ] {
         let mut client = broker.open(connect.version).await;
         client.send(connect).await;
         client.expect_connack_refusal(reason).await;
@@ -214,7 +284,14 @@ async fn empty_client_identifiers_can_be_forbidden() {
 #[tokio::test]
 async fn unknown_protocol_levels_are_refused() {
     let broker = Broker::start().await;
-    for (name, level) in [("MQTT", 0), ("MQTT", 3), ("MQTT", 6), ("MQTT", 255), ("MQIsdp", 2), ("MQIsdp", 4)] {
+    for (name, level) in [
+        ("MQTT", 0),
+        ("MQTT", 3),
+        ("MQTT", 6),
+        ("MQTT", 255),
+        ("MQIsdp", 2),
+        ("MQIsdp", 4),
+    ] {
         let mut body = wire::Bytes::new();
         body.string(name).u8(level).u8(2).u16(60).u8(0).string("a");
         let mut client = broker.open(Version::V5).await;
@@ -250,7 +327,9 @@ async fn pings_are_answered() {
     let broker = Broker::start().await;
     for version in Version::ALL {
         let mut client = broker.connect(Connect::new(version, "a")).await;
-        client.send_all([Packet::PingReq, Packet::PingReq, Packet::PingReq]).await;
+        client
+            .send_all([Packet::PingReq, Packet::PingReq, Packet::PingReq])
+            .await;
         for _ in 0..3 {
             client.expect(Packet::PingResp).await;
         }
@@ -284,8 +363,14 @@ async fn v5_disconnect_may_be_short() {
     let broker = Broker::start().await;
     let mut witness = broker.client("witness").await;
     witness.subscribe_to("will", 0).await;
-    for bytes in [&[0xe0, 0x00][..], &[0xe0, 0x01, 0x00], &[0xe0, 0x02, 0x00, 0x00]] {
-        let mut client = broker.connect(Connect::v5("a").will(Will::new("will", "must not arrive"))).await;
+    for bytes in [
+        &[0xe0, 0x00][..],
+        &[0xe0, 0x01, 0x00],
+        &[0xe0, 0x02, 0x00, 0x00],
+    ] {
+        let mut client = broker
+            .connect(Connect::v5("a").will(Will::new("will", "must not arrive")))
+            .await;
         client.send_bytes(bytes).await;
         client.expect_closed().await;
     }
@@ -299,9 +384,15 @@ async fn silence_beyond_keep_alive_closes() {
     let broker = Broker::start().await;
     for version in Version::ALL {
         let began = std::time::Instant::now();
-        let mut client = broker.connect(Connect::new(version, "silent").keep_alive(1)).await;
+        let mut client = broker
+            .connect(Connect::new(version, "silent").keep_alive(1))
+            .await;
         client.expect_refused(Reason::KEEP_ALIVE_TIMEOUT).await;
-        assert!(began.elapsed().as_millis() >= 1400, "closed early: {:?}", began.elapsed());
+        assert!(
+            began.elapsed().as_millis() >= 1400,
+            "closed early: {:?}",
+            began.elapsed()
+        );
     }
 }
 
@@ -321,7 +412,9 @@ async fn deliveries_do_not_keep_a_silent_client_alive() {
     loop {
         match silent.next().await {
             Packet::Publish(_) => {}
-            Packet::Disconnect(disconnect) => break assert_eq!(disconnect.reason, Reason::KEEP_ALIVE_TIMEOUT),
+            Packet::Disconnect(disconnect) => {
+                break assert_eq!(disconnect.reason, Reason::KEEP_ALIVE_TIMEOUT);
+            }
             other => silent.fail(&format!("{other:?}")),
         }
     }
@@ -334,7 +427,8 @@ async fn pings_keep_a_connection_alive() {
     let broker = Broker::start().await;
     let mut pinging = broker.connect(Connect::v5("pinging").keep_alive(1)).await;
     let mut silent = broker.connect(Connect::v5("silent").keep_alive(2)).await;
-    let closed = tokio::spawn(async move { silent.expect_disconnect(Reason::KEEP_ALIVE_TIMEOUT).await });
+    let closed =
+        tokio::spawn(async move { silent.expect_disconnect(Reason::KEEP_ALIVE_TIMEOUT).await });
     while !closed.is_finished() {
         pinging.fence().await;
     }
@@ -346,9 +440,19 @@ async fn pings_keep_a_connection_alive() {
 #[tokio::test]
 async fn server_keep_alive_replaces_longer_ones_and_none() {
     let broker = Broker::with(r#"mqtt.keep_alive_max = "10s""#).await;
-    for (asked, told) in [(60, Some(10)), (0, Some(10)), (65_535, Some(10)), (10, None), (5, None)] {
+    for (asked, told) in [
+        (60, Some(10)),
+        (0, Some(10)),
+        (65_535, Some(10)),
+        (10, None),
+        (5, None),
+    ] {
         let client = broker.connect(Connect::v5("a").keep_alive(asked)).await;
-        assert_eq!(property!(client.connack.properties, ServerKeepAlive), told, "asked for {asked}");
+        assert_eq!(
+            property!(client.connack.properties, ServerKeepAlive),
+            told,
+            "asked for {asked}"
+        );
     }
 }
 
@@ -367,13 +471,20 @@ async fn maximum_qos_is_announced_and_enforced() {
     let broker = Broker::with("mqtt.max_qos = 1").await;
     let mut client = broker.client("a").await;
     assert_eq!(property!(client.connack.properties, MaximumQoS), Some(1));
-    assert_eq!(client.subscribe(Subscribe::new([("a", 2)])).await, [Reason::GRANTED_QOS_1]);
+    assert_eq!(
+        client.subscribe(Subscribe::new([("a", 2)])).await,
+        [Reason::GRANTED_QOS_1]
+    );
     client.send(Publish::new("a", "x").qos(2).id(1)).await;
     client.expect_disconnect(Reason::QOS_NOT_SUPPORTED).await;
 
     let mut client = broker.open(Version::V5).await;
-    client.send(Connect::v5("b").will(Will::new("a", "x").qos(2))).await;
-    client.expect_connack_refusal(Reason::QOS_NOT_SUPPORTED).await;
+    client
+        .send(Connect::v5("b").will(Will::new("a", "x").qos(2)))
+        .await;
+    client
+        .expect_connack_refusal(Reason::QOS_NOT_SUPPORTED)
+        .await;
 }
 
 /// A broker without retained messages says so and refuses them. [MQTT-3.2.2-13]
@@ -381,22 +492,31 @@ async fn maximum_qos_is_announced_and_enforced() {
 async fn retain_not_available_is_announced_and_enforced() {
     let broker = Broker::with("mqtt.retain_available = false").await;
     let mut client = broker.client("a").await;
-    assert_eq!(property!(client.connack.properties, RetainAvailable), Some(0));
+    assert_eq!(
+        property!(client.connack.properties, RetainAvailable),
+        Some(0)
+    );
     client.send(Publish::new("a", "x").retain()).await;
     client.expect_disconnect(Reason::RETAIN_NOT_SUPPORTED).await;
 
     let mut client = broker.open(Version::V5).await;
-    client.send(Connect::v5("b").will(Will::new("a", "x").retain())).await;
-    client.expect_connack_refusal(Reason::RETAIN_NOT_SUPPORTED).await;
+    client
+        .send(Connect::v5("b").will(Will::new("a", "x").retain()))
+        .await;
+    client
+        .expect_connack_refusal(Reason::RETAIN_NOT_SUPPORTED)
+        .await;
 }
 
-/// Who asks for no problem information gets no reason string or user property outside of PUBLISH, CONNACK and
-/// DISCONNECT; others are told in words what was wrong. [MQTT-3.1.2-29]
+/// Who asks for no problem information gets no reason string or user property outside of PUBLISH,
+/// CONNACK and DISCONNECT; others are told in words what was wrong. [MQTT-3.1.2-29]
 #[tokio::test]
 async fn request_problem_information_is_respected() {
     let broker = Broker::start().await;
     for wanted in [0, 1] {
-        let mut client = broker.connect(Connect::v5("a").property(Property::RequestProblemInformation(wanted))).await;
+        let mut client = broker
+            .connect(Connect::v5("a").property(Property::RequestProblemInformation(wanted)))
+            .await;
         let mut subscribe = Subscribe::new([("a/#/b", 1)]);
         subscribe.packet_id = 1;
         client.send(subscribe).await;
@@ -424,18 +544,24 @@ async fn disconnect_carries_a_reason_for_a_person() {
     let disconnect = client.expect_disconnect(Reason::PROTOCOL_ERROR).await;
     let words = property!(disconnect.properties, ReasonString).expect("a reason string");
     assert!(words.len() > 10 && words.contains(' '), "{words:?}");
-    assert_eq!(property!(disconnect.properties, SessionExpiryInterval), None, "[MQTT-3.14.2-2]");
+    assert_eq!(
+        property!(disconnect.properties, SessionExpiryInterval),
+        None,
+        "[MQTT-3.14.2-2]"
+    );
 }
 
-/// Words that do not fit into the client's Maximum Packet Size are left out, the reason code is not; and the broker
-/// adds no User Properties of its own. [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2]
-/// [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3] [MQTT-3.9.2-1] [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2]
-/// [MQTT-3.14.2-3] [MQTT-3.14.2-4]
+/// Words that do not fit into the client's Maximum Packet Size are left out, the reason code is
+/// not; and the broker adds no User Properties of its own. [MQTT-3.4.2-2] [MQTT-3.4.2-3]
+/// [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3]
+/// [MQTT-3.9.2-1] [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2] [MQTT-3.14.2-3] [MQTT-3.14.2-4]
 #[tokio::test]
 async fn reason_strings_respect_maximum_packet_size() {
     let broker = Broker::start().await;
     let mut roomy = broker.client("roomy").await;
-    let mut tight = broker.connect(Connect::v5("tight").property(Property::MaximumPacketSize(20))).await;
+    let mut tight = broker
+        .connect(Connect::v5("tight").property(Property::MaximumPacketSize(20)))
+        .await;
     let (mut words, mut cut) = (Vec::new(), Vec::new());
     for (client, answers) in [(&mut roomy, &mut words), (&mut tight, &mut cut)] {
         let mut subscribe = Subscribe::new([("a/#/b", 1)]);
@@ -463,10 +589,18 @@ async fn reason_strings_respect_maximum_packet_size() {
         assert!(cut.bytes(Version::V5).len() <= 20, "{cut:?}");
         assert_eq!(std::mem::discriminant(spoken), std::mem::discriminant(cut));
         for packet in [spoken, cut] {
-            assert!(!format!("{packet:?}").contains("UserProperty"), "{packet:?}");
+            assert!(
+                !format!("{packet:?}").contains("UserProperty"),
+                "{packet:?}"
+            );
         }
     }
-    assert!(words.iter().any(|packet| packet.bytes(Version::V5).len() > 20), "nothing had words: {words:?}");
+    assert!(
+        words
+            .iter()
+            .any(|packet| packet.bytes(Version::V5).len() > 20),
+        "nothing had words: {words:?}"
+    );
 }
 
 /// Also CONNACK, which comes before anything is known of the client but what its CONNECT says.
@@ -476,8 +610,16 @@ async fn connack_respects_maximum_packet_size() {
     let broker = Broker::start().await;
     let mut client = broker.open(Version::V5).await;
     let unknown = Property::AuthenticationMethod("unknown".into());
-    client.send(Connect::v5("a").property(Property::MaximumPacketSize(10)).property(unknown)).await;
-    let connack = client.expect_connack_refusal(Reason::BAD_AUTHENTICATION_METHOD).await;
+    client
+        .send(
+            Connect::v5("a")
+                .property(Property::MaximumPacketSize(10))
+                .property(unknown),
+        )
+        .await;
+    let connack = client
+        .expect_connack_refusal(Reason::BAD_AUTHENTICATION_METHOD)
+        .await;
     assert!(Packet::from(connack).bytes(Version::V5).len() <= 10);
 }
 
@@ -487,9 +629,13 @@ async fn one_end_leaves_others_alone() {
     let broker = Broker::start().await;
     let mut other = broker.client("other").await;
     other.subscribe_to("a", 1).await;
-    for reason in [0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99] {
+    for reason in [
+        0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
+    ] {
         let client = broker.client("a").await;
-        client.disconnect_with(Disconnect::new(Reason(reason))).await;
+        client
+            .disconnect_with(Disconnect::new(Reason(reason)))
+            .await;
     }
     let mut publisher = broker.client("a").await;
     publisher.publish_text("a", "still there", 1).await;

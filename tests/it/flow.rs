@@ -1,17 +1,22 @@
-//! What the two sides allow each other: Receive Maximum, Maximum Packet Size and Topic Alias Maximum, each both ways.
+//! What the two sides allow each other: Receive Maximum, Maximum Packet Size and Topic Alias
+//! Maximum, each both ways.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::harness::*;
 
-/// Takes `count` numbered messages through a window of `window`, and checks that there is never one more.
+/// Takes `count` numbered messages through a window of `window`, and checks that there is never one
+/// more.
 async fn receive_through_window(subscriber: &mut Client, window: usize, count: usize, dup: bool) {
     let mut held = VecDeque::new();
     let mut next = 0;
     while next < count || !held.is_empty() {
         while held.len() < window && next < count {
             let publish = subscriber.expect_publish().await;
-            assert_eq!((publish.text(), publish.dup), (next.to_string().as_str(), dup));
+            assert_eq!(
+                (publish.text(), publish.dup),
+                (next.to_string().as_str(), dup)
+            );
             held.push_back(publish);
             next += 1;
         }
@@ -22,7 +27,8 @@ async fn receive_through_window(subscriber: &mut Client, window: usize, count: u
     subscriber.expect_nothing().await;
 }
 
-/// Never more than Receive Maximum unacknowledged messages, of both QoS. [MQTT-3.3.4-9] [MQTT-4.9.0-1] [MQTT-4.9.0-2]
+/// Never more than Receive Maximum unacknowledged messages, of both QoS. [MQTT-3.3.4-9]
+/// [MQTT-4.9.0-1] [MQTT-4.9.0-2]
 #[tokio::test]
 async fn the_clients_receive_maximum_is_respected() {
     let broker = Broker::start().await;
@@ -32,7 +38,9 @@ async fn the_clients_receive_maximum_is_respected() {
         subscriber.subscribe_to("t", 2).await;
         let mut publisher = broker.client("publisher").await;
         for number in 0..12 {
-            publisher.publish_text("t", &number.to_string(), 1 + number % 2).await;
+            publisher
+                .publish_text("t", &number.to_string(), 1 + number % 2)
+                .await;
         }
         receive_through_window(&mut subscriber, usize::from(window), 12, false).await;
     }
@@ -46,11 +54,15 @@ async fn redelivery_respects_a_smaller_receive_maximum() {
     client.subscribe_to("t", 2).await;
     let mut publisher = broker.client("publisher").await;
     for number in 0..8 {
-        publisher.publish_text("t", &number.to_string(), 1 + number % 2).await;
+        publisher
+            .publish_text("t", &number.to_string(), 1 + number % 2)
+            .await;
         client.expect_publish().await;
     }
     client.lose().await;
-    let narrow = Connect::v5("a").persistent().property(Property::ReceiveMaximum(2));
+    let narrow = Connect::v5("a")
+        .persistent()
+        .property(Property::ReceiveMaximum(2));
     let mut client = broker.connect(narrow).await;
     receive_through_window(&mut client, 2, 8, true).await;
 }
@@ -59,17 +71,23 @@ async fn redelivery_respects_a_smaller_receive_maximum() {
 #[tokio::test]
 async fn qos_2_holds_its_place_until_pubcomp() {
     let broker = Broker::start().await;
-    let mut subscriber = broker.connect(Connect::v5("subscriber").property(Property::ReceiveMaximum(1))).await;
+    let mut subscriber = broker
+        .connect(Connect::v5("subscriber").property(Property::ReceiveMaximum(1)))
+        .await;
     subscriber.subscribe_to("t", 2).await;
     let mut publisher = broker.client("publisher").await;
     publisher.publish_text("t", "1", 2).await;
     publisher.publish_text("t", "2", 2).await;
     let first = subscriber.expect_publish().await;
     subscriber.expect_nothing().await;
-    subscriber.send(Packet::PubRec(Ack::new(first.packet_id))).await;
+    subscriber
+        .send(Packet::PubRec(Ack::new(first.packet_id)))
+        .await;
     subscriber.expect_pubrel(first.packet_id).await;
     subscriber.expect_nothing().await;
-    subscriber.send(Packet::PubComp(Ack::new(first.packet_id))).await;
+    subscriber
+        .send(Packet::PubComp(Ack::new(first.packet_id)))
+        .await;
     subscriber.receive_exactly("t", "2").await;
 }
 
@@ -77,7 +95,9 @@ async fn qos_2_holds_its_place_until_pubcomp() {
 #[tokio::test]
 async fn a_refusing_pubrec_frees_its_place() {
     let broker = Broker::start().await;
-    let mut subscriber = broker.connect(Connect::v5("subscriber").property(Property::ReceiveMaximum(1))).await;
+    let mut subscriber = broker
+        .connect(Connect::v5("subscriber").property(Property::ReceiveMaximum(1)))
+        .await;
     subscriber.subscribe_to("t", 2).await;
     let mut publisher = broker.client("publisher").await;
     for payload in ["1", "2", "3"] {
@@ -87,7 +107,11 @@ async fn a_refusing_pubrec_frees_its_place() {
         let publish = subscriber.expect_publish().await;
         assert_eq!(publish.text(), payload);
         subscriber.expect_nothing().await;
-        subscriber.send(Packet::PubRec(Ack::new(publish.packet_id).reason(Reason::QUOTA_EXCEEDED))).await;
+        subscriber
+            .send(Packet::PubRec(
+                Ack::new(publish.packet_id).reason(Reason::QUOTA_EXCEEDED),
+            ))
+            .await;
     }
     subscriber.expect_nothing().await;
 }
@@ -97,7 +121,9 @@ async fn a_refusing_pubrec_frees_its_place() {
 #[tokio::test]
 async fn a_full_window_delays_nothing_else() {
     let broker = Broker::start().await;
-    let mut subscriber = broker.connect(Connect::v5("subscriber").property(Property::ReceiveMaximum(1))).await;
+    let mut subscriber = broker
+        .connect(Connect::v5("subscriber").property(Property::ReceiveMaximum(1)))
+        .await;
     subscriber.subscribe_to("t", 1).await;
     let mut publisher = broker.client("publisher").await;
     publisher.publish_text("t", "1", 1).await;
@@ -143,7 +169,9 @@ async fn clients_without_receive_maximum_get_the_configured_window() {
 async fn a_window_of_one_passes_everything_in_order() {
     let broker = Broker::start().await;
     for qos in 1..=2 {
-        let mut subscriber = broker.connect(Connect::v5("subscriber").property(Property::ReceiveMaximum(1))).await;
+        let mut subscriber = broker
+            .connect(Connect::v5("subscriber").property(Property::ReceiveMaximum(1)))
+            .await;
         subscriber.subscribe_to("t", qos).await;
         let mut publisher = broker.client("publisher").await;
         for number in 0..200 {
@@ -155,12 +183,16 @@ async fn a_window_of_one_passes_everything_in_order() {
     }
 }
 
-/// The broker's own Receive Maximum is told and enforced: 0x93. What was within it has been handled. [MQTT-3.3.4-7]
+/// The broker's own Receive Maximum is told and enforced: 0x93. What was within it has been
+/// handled. [MQTT-3.3.4-7]
 #[tokio::test]
 async fn the_brokers_receive_maximum_is_enforced() {
     let broker = Broker::with("mqtt.receive_maximum = 2").await;
     let mut client = broker.client("a").await;
-    assert_eq!(property!(client.connack.properties, ReceiveMaximum), Some(2));
+    assert_eq!(
+        property!(client.connack.properties, ReceiveMaximum),
+        Some(2)
+    );
     for id in 1..=2 {
         client.send(Publish::new("t", "x").qos(2).id(id)).await;
         client.expect_pubrec(id).await;
@@ -174,8 +206,12 @@ async fn the_brokers_receive_maximum_is_enforced() {
     client.expect_pubcomp(1).await;
     client.send(Publish::new("t", "x").qos(2).id(3)).await;
     client.expect_pubrec(3).await;
-    client.send(Publish::new("t", "one too many").qos(2).id(4)).await;
-    client.expect_disconnect(Reason::RECEIVE_MAXIMUM_EXCEEDED).await;
+    client
+        .send(Publish::new("t", "one too many").qos(2).id(4))
+        .await;
+    client
+        .expect_disconnect(Reason::RECEIVE_MAXIMUM_EXCEEDED)
+        .await;
 }
 
 /// QoS 1 messages that are acknowledged at once never fill the broker's window.
@@ -184,16 +220,21 @@ async fn acknowledged_messages_do_not_fill_the_brokers_window() {
     let broker = Broker::with("mqtt.receive_maximum = 2").await;
     let mut client = broker.client("a").await;
     for number in 0..50 {
-        client.publish_text("t", &number.to_string(), 1 + number % 2).await;
+        client
+            .publish_text("t", &number.to_string(), 1 + number % 2)
+            .await;
     }
 }
 
-/// A version 3 client has no such maximum to respect, but its unreleased QoS 2 messages are bounded all the same.
+/// A version 3 client has no such maximum to respect, but its unreleased QoS 2 messages are bounded
+/// all the same.
 #[tokio::test]
 async fn v3_unreleased_qos_2_messages_are_bounded() {
     let broker = Broker::with("mqtt.receive_maximum = 8").await;
     let mut client = broker.connect(Connect::v311("a")).await;
-    client.send_all((1..=2000).map(|id| Publish::new("t", "x").qos(2).id(id).into())).await;
+    client
+        .send_all((1..=2000).map(|id| Publish::new("t", "x").qos(2).id(id).into()))
+        .await;
     client.wait_until_closed().await;
     let mut client = broker.connect(Connect::v311("a")).await;
     client.publish_text("t", "still there", 2).await;
@@ -204,7 +245,10 @@ async fn v3_unreleased_qos_2_messages_are_bounded() {
 #[tokio::test]
 async fn the_clients_maximum_packet_size_is_respected() {
     let broker = Broker::start().await;
-    let connect = Connect::v5("a").persistent().property(Property::MaximumPacketSize(100)).property(Property::ReceiveMaximum(1));
+    let connect = Connect::v5("a")
+        .persistent()
+        .property(Property::MaximumPacketSize(100))
+        .property(Property::ReceiveMaximum(1));
     let mut subscriber = broker.connect(connect.clone()).await;
     subscriber.subscribe_to("t", 2).await;
     let mut publisher = broker.client("publisher").await;
@@ -234,10 +278,17 @@ async fn the_clients_maximum_packet_size_holds_for_queued_and_retained_messages(
     subscriber.disconnect().await;
     let mut publisher = broker.client("publisher").await;
     let long = "l".repeat(200);
-    publisher.publish(Publish::new("t", &long).qos(1).retain()).await;
+    publisher
+        .publish(Publish::new("t", &long).qos(1).retain())
+        .await;
     publisher.publish_text("t", "short", 1).await;
-    publisher.publish(Publish::new("t/2", "short").qos(1).retain()).await;
-    let connect = Connect::v5("a").persistent().property(Property::MaximumPacketSize(100)).property(Property::ReceiveMaximum(1));
+    publisher
+        .publish(Publish::new("t/2", "short").qos(1).retain())
+        .await;
+    let connect = Connect::v5("a")
+        .persistent()
+        .property(Property::MaximumPacketSize(100))
+        .property(Property::ReceiveMaximum(1));
     let mut subscriber = broker.connect(connect).await;
     subscriber.receive_exactly("t", "short").await;
     subscriber.expect_nothing().await;
@@ -246,26 +297,35 @@ async fn the_clients_maximum_packet_size_holds_for_queued_and_retained_messages(
     subscriber.expect_nothing().await;
 }
 
-/// The broker's own maximum is told; what exceeds it gets 0x95, in version 3 a close. [MQTT-3.2.2-15]
+/// The broker's own maximum is told; what exceeds it gets 0x95, in version 3 a close.
+/// [MQTT-3.2.2-15]
 #[tokio::test]
 async fn the_brokers_maximum_packet_size_is_enforced() {
     let broker = Broker::with("mqtt.max_packet_size = 1024").await;
     let mut witness = broker.client("witness").await;
-    assert_eq!(property!(witness.connack.properties, MaximumPacketSize), Some(1024));
+    assert_eq!(
+        property!(witness.connack.properties, MaximumPacketSize),
+        Some(1024)
+    );
     witness.subscribe_to("#", 0).await;
     for version in Version::ALL {
         let mut client = broker.connect(Connect::new(version, "a")).await;
         let overhead = if version == Version::V5 { 9 } else { 8 };
-        client.send(Publish::new("t", vec![b'x'; 1024 - overhead]).qos(1).id(1)).await;
+        client
+            .send(Publish::new("t", vec![b'x'; 1024 - overhead]).qos(1).id(1))
+            .await;
         client.expect_puback(1).await;
         assert_eq!(witness.receive().await.payload.len(), 1024 - overhead);
-        client.send(Publish::new("t", vec![b'x'; 1025 - overhead]).qos(1).id(2)).await;
+        client
+            .send(Publish::new("t", vec![b'x'; 1025 - overhead]).qos(1).id(2))
+            .await;
         client.expect_refused(Reason::PACKET_TOO_LARGE).await;
     }
     witness.expect_nothing().await;
 }
 
-/// The refusal needs no more than the header: nobody has to send 200 MiB to be told that it is too much.
+/// The refusal needs no more than the header: nobody has to send 200 MiB to be told that it is too
+/// much.
 #[tokio::test]
 async fn a_declared_length_alone_is_refused() {
     let broker = Broker::start().await;
@@ -282,11 +342,18 @@ async fn a_connect_packet_has_its_own_limit() {
     let broker = Broker::with("mqtt.connect_packet_size_max = 1024").await;
     for version in Version::ALL {
         let mut client = broker.open(version).await;
-        client.send_bytes(&Connect::new(version, &"i".repeat(1024)).bytes()).await;
+        client
+            .send_bytes(&Connect::new(version, &"i".repeat(1024)).bytes())
+            .await;
         let answer = client.bytes_until_closed().await;
-        assert!(matches!(answer[..], [] | [0x20, _, 0, 0x95, ..]), "{answer:02x?}");
+        assert!(
+            matches!(answer[..], [] | [0x20, _, 0, 0x95, ..]),
+            "{answer:02x?}"
+        );
         // Within the limit it is welcome, and larger packets are allowed afterwards.
-        let mut client = broker.connect(Connect::new(version, &"i".repeat(900))).await;
+        let mut client = broker
+            .connect(Connect::new(version, &"i".repeat(900)))
+            .await;
         client.publish_text("t", &"x".repeat(5000), 1).await;
     }
 }
@@ -298,7 +365,10 @@ async fn a_declared_length_of_connect_is_refused_at_once() {
     let mut client = broker.open(Version::V5).await;
     client.send_bytes(&[0x10, 0xff, 0xff, 0xff, 0x7f]).await;
     let answer = client.bytes_until_closed().await;
-    assert!(matches!(answer[..], [] | [0x20, _, 0, 0x95, ..]), "{answer:02x?}");
+    assert!(
+        matches!(answer[..], [] | [0x20, _, 0, 0x95, ..]),
+        "{answer:02x?}"
+    );
 }
 
 /// A client may name a topic once and use its alias then, and give the alias another topic.
@@ -309,9 +379,12 @@ async fn topic_aliases_from_the_client() {
     let mut subscriber = broker.client("subscriber").await;
     subscriber.subscribe_to("#", 2).await;
     let mut client = broker.client("a").await;
-    let maximum = property!(client.connack.properties, TopicAliasMaximum).expect("aliases are offered");
+    let maximum =
+        property!(client.connack.properties, TopicAliasMaximum).expect("aliases are offered");
     let alias = |topic: &str, payload: &str, alias, qos| {
-        Publish::new(topic, payload).qos(qos).property(Property::TopicAlias(alias))
+        Publish::new(topic, payload)
+            .qos(qos)
+            .property(Property::TopicAlias(alias))
     };
     for (topic, payload, number, qos, expected) in [
         ("first", "1", 1, 0, "first"),
@@ -325,26 +398,42 @@ async fn topic_aliases_from_the_client() {
     ] {
         client.publish(alias(topic, payload, number, qos)).await;
         let publish = subscriber.receive_exactly(expected, payload).await;
-        assert_eq!(publish.properties, [], "the alias is the sender's own business");
+        assert_eq!(
+            publish.properties,
+            [],
+            "the alias is the sender's own business"
+        );
     }
     for number in 1..=maximum {
-        client.publish(alias(&format!("topic {number}"), "x", number, 0)).await;
-        subscriber.receive_exactly(&format!("topic {number}"), "x").await;
+        client
+            .publish(alias(&format!("topic {number}"), "x", number, 0))
+            .await;
+        subscriber
+            .receive_exactly(&format!("topic {number}"), "x")
+            .await;
     }
     for number in 1..=maximum {
         client.publish(alias("", "y", number, 0)).await;
-        subscriber.receive_exactly(&format!("topic {number}"), "y").await;
+        subscriber
+            .receive_exactly(&format!("topic {number}"), "y")
+            .await;
     }
 }
 
-/// An alias above the maximum, or 0, is refused with 0x94. [MQTT-3.3.2-8] [MQTT-3.3.2-9] [MQTT-3.2.2-17]
+/// An alias above the maximum, or 0, is refused with 0x94. [MQTT-3.3.2-8] [MQTT-3.3.2-9]
+/// [MQTT-3.2.2-17]
 #[tokio::test]
 async fn topic_aliases_out_of_range_are_refused() {
     let broker = Broker::with("mqtt.topic_alias_maximum = 5").await;
     for alias in [0, 6, 65_535] {
         let mut client = broker.client("a").await;
-        assert_eq!(property!(client.connack.properties, TopicAliasMaximum), Some(5));
-        client.send(Publish::new("t", "x").property(Property::TopicAlias(alias))).await;
+        assert_eq!(
+            property!(client.connack.properties, TopicAliasMaximum),
+            Some(5)
+        );
+        client
+            .send(Publish::new("t", "x").property(Property::TopicAlias(alias)))
+            .await;
         client.expect_disconnect(Reason::TOPIC_ALIAS_INVALID).await;
     }
 }
@@ -354,22 +443,35 @@ async fn topic_aliases_out_of_range_are_refused() {
 async fn topic_aliases_can_be_switched_off() {
     let broker = Broker::with("mqtt.topic_alias_maximum = 0").await;
     let mut client = broker.client("a").await;
-    assert!(matches!(property!(client.connack.properties, TopicAliasMaximum), None | Some(0)));
-    client.send(Publish::new("t", "x").property(Property::TopicAlias(1))).await;
+    assert!(matches!(
+        property!(client.connack.properties, TopicAliasMaximum),
+        None | Some(0)
+    ));
+    client
+        .send(Publish::new("t", "x").property(Property::TopicAlias(1)))
+        .await;
     client.expect_disconnect(Reason::TOPIC_ALIAS_INVALID).await;
 }
 
-/// An alias that was given no topic is a protocol error, and none is carried over from the connection before.
-/// [MQTT-3.3.2-7]
+/// An alias that was given no topic is a protocol error, and none is carried over from the
+/// connection before. [MQTT-3.3.2-7]
 #[tokio::test]
 async fn topic_aliases_belong_to_the_connection() {
     let broker = Broker::start().await;
     let mut client = broker.connect(Connect::v5("a").persistent()).await;
-    client.publish(Publish::new("t", "x").qos(1).property(Property::TopicAlias(1))).await;
+    client
+        .publish(
+            Publish::new("t", "x")
+                .qos(1)
+                .property(Property::TopicAlias(1)),
+        )
+        .await;
     client.lose().await;
     let mut client = broker.connect(Connect::v5("a").persistent()).await;
     assert!(client.connack.session_present);
-    client.send(Publish::new("", "x").property(Property::TopicAlias(1))).await;
+    client
+        .send(Publish::new("", "x").property(Property::TopicAlias(1)))
+        .await;
     client.expect_disconnect(Reason::PROTOCOL_ERROR).await;
 }
 
@@ -384,11 +486,17 @@ impl Aliases {
     /// The topic of a message that the broker sent, by its alias if it came without.
     fn topic(&mut self, publish: &Publish, maximum: u16) -> String {
         let alias = property!(publish.properties, TopicAlias);
-        assert!(alias.is_none_or(|alias| (1..=maximum).contains(&alias)), "{publish:?}");
+        assert!(
+            alias.is_none_or(|alias| (1..=maximum).contains(&alias)),
+            "{publish:?}"
+        );
         match (publish.topic.as_str(), alias) {
             ("", Some(alias)) => {
                 self.used += 1;
-                self.topics.get(&alias).unwrap_or_else(|| panic!("unknown alias: {publish:?}")).clone()
+                self.topics
+                    .get(&alias)
+                    .unwrap_or_else(|| panic!("unknown alias: {publish:?}"))
+                    .clone()
             }
             ("", None) => panic!("no topic: {publish:?}"),
             (topic, alias) => {
@@ -401,19 +509,23 @@ impl Aliases {
     }
 }
 
-/// The broker uses aliases towards a client that takes them, never above its maximum, and they always resolve.
-/// [MQTT-3.1.2-26] [MQTT-3.3.2-11]
+/// The broker uses aliases towards a client that takes them, never above its maximum, and they
+/// always resolve. [MQTT-3.1.2-26] [MQTT-3.3.2-11]
 #[tokio::test]
 async fn topic_aliases_to_the_client() {
     let broker = Broker::start().await;
     for maximum in [1, 2, 10, 65_535] {
-        let mut subscriber = broker.connect(Connect::v5("subscriber").property(Property::TopicAliasMaximum(maximum))).await;
+        let mut subscriber = broker
+            .connect(Connect::v5("subscriber").property(Property::TopicAliasMaximum(maximum)))
+            .await;
         subscriber.subscribe_to("t/#", 2).await;
         let mut publisher = broker.client("publisher").await;
         let mut aliases = Aliases::default();
         for number in 0..60 {
             let topic = format!("t/{}", number % 5);
-            publisher.publish_text(&topic, &number.to_string(), (number % 3) as u8).await;
+            publisher
+                .publish_text(&topic, &number.to_string(), (number % 3) as u8)
+                .await;
             let publish = subscriber.receive().await;
             assert_eq!(publish.text(), number.to_string());
             assert_eq!(aliases.topic(&publish, maximum), topic);
@@ -428,7 +540,9 @@ async fn topic_aliases_to_the_client() {
 #[tokio::test]
 async fn topic_aliases_are_used_for_a_repeated_topic() {
     let broker = Broker::start().await;
-    let mut subscriber = broker.connect(Connect::v5("subscriber").property(Property::TopicAliasMaximum(1))).await;
+    let mut subscriber = broker
+        .connect(Connect::v5("subscriber").property(Property::TopicAliasMaximum(1)))
+        .await;
     subscriber.subscribe_to("t", 0).await;
     let mut publisher = broker.client("publisher").await;
     let mut aliases = Aliases::default();
@@ -443,7 +557,11 @@ async fn topic_aliases_are_used_for_a_repeated_topic() {
 #[tokio::test]
 async fn no_topic_aliases_unless_asked_for() {
     let broker = Broker::start().await;
-    for connect in [Connect::v5("a"), Connect::v5("a").property(Property::TopicAliasMaximum(0)), Connect::v311("a")] {
+    for connect in [
+        Connect::v5("a"),
+        Connect::v5("a").property(Property::TopicAliasMaximum(0)),
+        Connect::v311("a"),
+    ] {
         let mut client = broker.connect(connect).await;
         client.subscribe_to("t", 1).await;
         for _ in 0..10 {
@@ -457,7 +575,11 @@ async fn no_topic_aliases_unless_asked_for() {
 #[tokio::test]
 async fn redelivered_messages_carry_their_topic() {
     let broker = Broker::start().await;
-    let connect = || Connect::v5("a").persistent().property(Property::TopicAliasMaximum(10));
+    let connect = || {
+        Connect::v5("a")
+            .persistent()
+            .property(Property::TopicAliasMaximum(10))
+    };
     let mut subscriber = broker.connect(connect()).await;
     subscriber.subscribe_to("t", 1).await;
     let mut publisher = broker.client("publisher").await;

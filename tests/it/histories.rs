@@ -1,14 +1,17 @@
-//! Random histories: a few clients connect, subscribe, publish, acknowledge late, vanish and come back, as the dice say,
-//! while a model on the test's side knows what must be true of everything that arrives:
+//! Random histories: a few clients connect, subscribe, publish, acknowledge late, vanish and come
+//! back, as the dice say, while a model on the test's side knows what must be true of everything
+//! that arrives:
 //!
-//! - no message of QoS 1 or 2 that was acknowledged to its publisher is lost for a session that it was meant for;
+//! - no message of QoS 1 or 2 that was acknowledged to its publisher is lost for a session that it
+//!   was meant for;
 //! - QoS 2 arrives exactly once, QoS 1 twice only if it was sent again;
 //! - each publisher's messages on a topic arrive in their order, through all reconnects;
-//! - DUP is set on what is sent again and on nothing else, and what is sent again keeps its Packet Identifier and order;
+//! - DUP is set on what is sent again and on nothing else, and what is sent again keeps its Packet
+//!   Identifier and order;
 //! - Packet Identifiers in flight are unique, and never more than Receive Maximum.
 //!
-//! A failure prints its seed; `TIDINGS_HISTORY_SEED=<seed>` repeats that history alone, and `TIDINGS_HISTORY_SECONDS`
-//! says for how long new ones are tried (8).
+//! A failure prints its seed; `TIDINGS_HISTORY_SEED=<seed>` repeats that history alone, and
+//! `TIDINGS_HISTORY_SECONDS` says for how long new ones are tried (8).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -44,7 +47,9 @@ impl Dice {
 }
 
 fn matches(filter: &str, topic: &str) -> bool {
-    filter == topic || filter == "#" || ((filter == "t/+" || filter == "t/#") && topic.starts_with("t/"))
+    filter == topic
+        || filter == "#"
+        || ((filter == "t/+" || filter == "t/#") && topic.starts_with("t/"))
 }
 
 /// A message and what is known of its way to the broker.
@@ -67,22 +72,19 @@ struct Duty {
     qos: Option<u8>,
 }
 
-enum Acknowledgement {
-    PubAck(u16),
-    PubRec(u16),
-    PubComp(u16),
-}
-
 struct Outgoing {
     id: u16,
     message: usize,
     released: bool,
 }
 
-/// A message that this client has received and never acknowledged, on whichever connection.
-struct Unacknowledged {
+/// The message that an identifier last stood for.
+struct Received {
     message: usize,
+    /// Its place among all that was received.
     order: usize,
+    /// Whether an acknowledgement was sent, which may have been lost with its connection.
+    acknowledged: bool,
 }
 
 struct Actor {
@@ -100,10 +102,10 @@ struct Actor {
     ever_subscribed: BTreeSet<&'static str>,
     outgoing: VecDeque<Outgoing>,
     next_id: u16,
-    to_acknowledge: VecDeque<Acknowledgement>,
+    to_acknowledge: VecDeque<Packet>,
     in_flight: HashSet<u16>,
     incoming_qos_2: HashSet<u16>,
-    unacknowledged: HashMap<u16, Unacknowledged>,
+    received: HashMap<u16, Received>,
     redelivered_up_to: usize,
     receipts: usize,
     /// For each message of this session, the QoS of each time that it was delivered.
@@ -130,7 +132,7 @@ impl Actor {
             to_acknowledge: VecDeque::new(),
             in_flight: HashSet::new(),
             incoming_qos_2: HashSet::new(),
-            unacknowledged: HashMap::new(),
+            received: HashMap::new(),
             redelivered_up_to: 0,
             receipts: 0,
             delivered: HashMap::new(),
@@ -139,7 +141,17 @@ impl Actor {
     }
 
     fn granted(&self, topic: &str) -> Option<u8> {
-        self.subscriptions.iter().filter(|(filter, _)| matches(filter, topic)).map(|(_, qos)| *qos).max()
+        self.subscriptions
+            .iter()
+            .filter(|(filter, _)| matches(filter, topic))
+            .map(|(_, qos)| *qos)
+            .max()
+    }
+
+    fn answered(&mut self, id: u16) {
+        if let Some(received) = self.received.get_mut(&id) {
+            received.acknowledged = true;
+        }
     }
 
     fn forget_session(&mut self) {
@@ -149,7 +161,7 @@ impl Actor {
         self.ever_subscribed.clear();
         self.outgoing.clear();
         self.incoming_qos_2.clear();
-        self.unacknowledged.clear();
+        self.received.clear();
         self.delivered.clear();
         self.last.clear();
     }
@@ -185,7 +197,10 @@ impl World {
 
     fn fail(&self, problem: &str) -> ! {
         let from = self.history.len().saturating_sub(150);
-        panic!("{problem}\nhistory, last lines:\n{}", self.history[from..].join("\n"));
+        panic!(
+            "{problem}\nhistory, last lines:\n{}",
+            self.history[from..].join("\n")
+        );
     }
 
     async fn run(&mut self) {
@@ -216,12 +231,20 @@ impl World {
         let clean = self.dice.percent(12);
         let persistent = self.dice.percent(75);
         let receive_maximum = [1, 2, 5, 20, 1024][self.dice.below(5)];
-        self.connect_as(client, clean, persistent, receive_maximum).await;
+        self.connect_as(client, clean, persistent, receive_maximum)
+            .await;
     }
 
-    async fn connect_as(&mut self, client: usize, clean: bool, persistent: bool, receive_maximum: u16) {
+    async fn connect_as(
+        &mut self,
+        client: usize,
+        clean: bool,
+        persistent: bool,
+        receive_maximum: u16,
+    ) {
         let version = self.actors[client].version;
-        // What another connection finds of a session that ends with its own is left open: see session.rs.
+        // What another connection finds of a session that ends with its own is left open: see
+        // session.rs.
         let clean = match version {
             Version::V5 => clean || !self.actors[client].persistent,
             _ => !persistent,
@@ -232,11 +255,17 @@ impl World {
             connect = connect.property(Property::ReceiveMaximum(receive_maximum));
             connect = connect.session_expiry(if persistent { 3600 } else { 0 });
         }
-        let expected = self.actors[client].session_exists && self.actors[client].persistent && !clean;
-        self.say(format!("{client} connects, clean {clean}, persistent {persistent}, window {receive_maximum}"));
+        let expected =
+            self.actors[client].session_exists && self.actors[client].persistent && !clean;
+        self.say(format!(
+            "{client} connects, clean {clean}, persistent {persistent}, window {receive_maximum}"
+        ));
         let connection = self.broker.connect(connect).await;
         if version != Version::V31 && connection.connack.session_present != expected {
-            self.fail(&format!("session present is {}", connection.connack.session_present));
+            self.fail(&format!(
+                "session present is {}",
+                connection.connack.session_present
+            ));
         }
         if !expected {
             self.end_session(client);
@@ -248,7 +277,11 @@ impl World {
         actor.persistent = persistent;
         actor.connected_at = step;
         actor.resumed = expected;
-        actor.receive_maximum = if version == Version::V5 { usize::from(receive_maximum) } else { 1024 };
+        actor.receive_maximum = if version == Version::V5 {
+            usize::from(receive_maximum)
+        } else {
+            1024
+        };
         actor.to_acknowledge.clear();
         actor.in_flight.clear();
         actor.redelivered_up_to = 0;
@@ -274,19 +307,25 @@ impl World {
     }
 
     fn connection(&mut self, client: usize) -> &mut Client {
-        self.actors[client].connection.as_mut().expect("only called for connected clients")
+        self.actors[client]
+            .connection
+            .as_mut()
+            .expect("only called for connected clients")
     }
 
     fn end_session(&mut self, client: usize) {
         // What it had not completed may or may not have reached the broker.
         for outgoing in &self.actors[client].outgoing {
-            self.duties.retain(|duty| duty.message != outgoing.message || self.messages[duty.message].acknowledged);
+            self.duties.retain(|duty| {
+                duty.message != outgoing.message || self.messages[duty.message].acknowledged
+            });
         }
         self.duties.retain(|duty| duty.client != client);
         self.actors[client].forget_session();
     }
 
-    /// A change of subscriptions makes uncertain what happens to messages that are on their way just now.
+    /// A change of subscriptions makes uncertain what happens to messages that are on their way
+    /// just now.
     fn become_uncertain(&mut self, client: usize) {
         for duty in self.duties.iter_mut().filter(|duty| duty.client == client) {
             if !self.messages[duty.message].acknowledged {
@@ -306,7 +345,9 @@ impl World {
     }
 
     async fn unsubscribe(&mut self, client: usize) {
-        let Some((&filter, _)) = self.actors[client].subscriptions.iter().next() else { return };
+        let Some((&filter, _)) = self.actors[client].subscriptions.iter().next() else {
+            return;
+        };
         self.say(format!("{client} unsubscribes from {filter}"));
         self.connection(client).unsubscribe(&[filter]).await;
         self.become_uncertain(client);
@@ -327,19 +368,35 @@ impl World {
                 sent_again: false,
                 step: self.step,
             });
-            let mut outgoing = Outgoing { id: 0, message: number, released: false };
+            let mut outgoing = Outgoing {
+                id: 0,
+                message: number,
+                released: false,
+            };
             if qos > 0 {
                 let actor = &mut self.actors[client];
                 outgoing.id = actor.next_id % 65_535 + 1;
                 actor.next_id = outgoing.id;
-                for (other, actor) in self.actors.iter().enumerate().filter(|(_, actor)| actor.session_exists) {
+                for (other, actor) in self
+                    .actors
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, actor)| actor.session_exists)
+                {
                     if let Some(granted) = actor.granted(topic) {
                         let qos = Some(granted.min(qos)).filter(|qos| *qos > 0);
-                        self.duties.push(Duty { message: number, client: other, session: actor.session, qos });
+                        self.duties.push(Duty {
+                            message: number,
+                            client: other,
+                            session: actor.session,
+                            qos,
+                        });
                     }
                 }
             }
-            self.say(format!("{client} publishes {number} on {topic} with QoS {qos}"));
+            self.say(format!(
+                "{client} publishes {number} on {topic} with QoS {qos}"
+            ));
             packets.push(publish(&self.messages[number], &outgoing).into());
             if qos > 0 {
                 self.actors[client].outgoing.push_back(outgoing);
@@ -348,11 +405,15 @@ impl World {
         self.connection(client).send_all(packets).await;
     }
 
-    /// Sends the last unfinished QoS 2 message a second time within the connection, which must change nothing.
+    /// Sends the last unfinished QoS 2 message a second time within the connection, which must
+    /// change nothing.
     async fn duplicate_last(&mut self, client: usize) {
         let messages = &self.messages;
-        let unfinished = |outgoing: &&Outgoing| !outgoing.released && messages[outgoing.message].qos == 2;
-        let Some(outgoing) = self.actors[client].outgoing.iter().rev().find(unfinished) else { return };
+        let unfinished =
+            |outgoing: &&Outgoing| !outgoing.released && messages[outgoing.message].qos == 2;
+        let Some(outgoing) = self.actors[client].outgoing.iter().rev().find(unfinished) else {
+            return;
+        };
         let copy = publish(&self.messages[outgoing.message], outgoing).dup();
         self.say(format!("{client} repeats {copy:?}"));
         self.connection(client).send(copy).await;
@@ -360,7 +421,9 @@ impl World {
 
     /// Handles all that has arrived, up to a fence. Returns how much that was.
     async fn read(&mut self, client: usize) -> usize {
-        self.connection(client).send_all([Packet::PingReq, Packet::PingReq]).await;
+        self.connection(client)
+            .send_all([Packet::PingReq, Packet::PingReq])
+            .await;
         let (mut fences, mut count) = (2, 0);
         while fences > 0 {
             match self.connection(client).next().await {
@@ -380,21 +443,30 @@ impl World {
             Packet::Publish(publish) => self.receive(client, &publish),
             Packet::PubRel(ack) => {
                 self.actors[client].incoming_qos_2.remove(&ack.packet_id);
-                self.actors[client].to_acknowledge.push_back(Acknowledgement::PubComp(ack.packet_id));
+                self.actors[client]
+                    .to_acknowledge
+                    .push_back(Packet::PubComp(Ack::new(ack.packet_id)));
             }
             Packet::PubAck(ack) | Packet::PubComp(ack) => {
                 let outgoing = &mut self.actors[client].outgoing;
-                let found = outgoing.iter().position(|outgoing| outgoing.id == ack.packet_id);
+                let found = outgoing
+                    .iter()
+                    .position(|outgoing| outgoing.id == ack.packet_id);
                 if let Some(done) = found.and_then(|index| outgoing.remove(index)) {
                     self.messages[done.message].acknowledged = true;
                 }
             }
             Packet::PubRec(ack) => {
-                let found = self.actors[client].outgoing.iter_mut().find(|outgoing| outgoing.id == ack.packet_id);
+                let found = self.actors[client]
+                    .outgoing
+                    .iter_mut()
+                    .find(|outgoing| outgoing.id == ack.packet_id);
                 let Some(outgoing) = found else { return };
                 outgoing.released = true;
                 self.messages[outgoing.message].acknowledged = true;
-                self.connection(client).send(Packet::PubRel(Ack::new(ack.packet_id))).await;
+                self.connection(client)
+                    .send(Packet::PubRel(Ack::new(ack.packet_id)))
+                    .await;
             }
             other => self.fail(&format!("unexpected: {other:?}")),
         }
@@ -409,7 +481,11 @@ impl World {
         if publish.topic != message.topic {
             self.fail(&format!("message {number} was on {}", message.topic));
         }
-        if !actor.ever_subscribed.iter().any(|filter| matches(filter, &publish.topic)) {
+        if !actor
+            .ever_subscribed
+            .iter()
+            .any(|filter| matches(filter, &publish.topic))
+        {
             self.fail("[MQTT-3.3.2-3] never subscribed to that");
         }
         if publish.dup && (!actor.resumed || message.step > actor.connected_at) {
@@ -423,15 +499,20 @@ impl World {
             if actor.in_flight.len() >= actor.receive_maximum {
                 self.fail("[MQTT-3.3.4-9] more than Receive Maximum");
             }
-            match actor.unacknowledged.get(&id) {
-                Some(old) if old.message != number => self.fail("the identifier belongs to another message still"),
-                Some(_) if !publish.dup => self.fail("[MQTT-3.3.1-1] sent again without DUP"),
-                Some(old) if old.order < actor.redelivered_up_to => self.fail("[MQTT-4.6.0-1] sent again out of order"),
-                Some(_) => {}
-                None if before > 0 && qos == 1 && !publish.dup && !message.sent_again => {
-                    self.fail("a second copy that is no redelivery");
-                }
-                None => {}
+            let old = actor.received.get(&id);
+            let same = old.is_some_and(|old| old.message == number);
+            let redelivery = same && publish.dup;
+            if redelivery && old.is_some_and(|old| old.order < actor.redelivered_up_to) {
+                self.fail("[MQTT-4.6.0-1] sent again out of order");
+            }
+            if !redelivery && old.is_some_and(|old| !old.acknowledged) {
+                self.fail(match same {
+                    true => "[MQTT-3.3.1-1] sent again without DUP",
+                    false => "the identifier belongs to another message still",
+                });
+            }
+            if before > 0 && qos == 1 && !publish.dup && !message.sent_again {
+                self.fail("a second copy that is no redelivery");
             }
         }
         let known_qos_2 = qos == 2 && actor.incoming_qos_2.contains(&id);
@@ -439,11 +520,15 @@ impl World {
             self.fail("[MQTT-4.3.3-10] QoS 2 twice");
         }
         let key = (message.publisher, message.topic);
-        // A QoS 1 message that its publisher sent again is a new one to the broker, and takes its place anew.
+        // A QoS 1 message that its publisher sent again is a new one to the broker, and takes its
+        // place anew.
         let placed_anew = message.sent_again && message.qos == 1;
         if qos > 0 && before == 0 && !placed_anew {
             if actor.last.get(&key).is_some_and(|last| *last > number) {
-                self.fail(&format!("[MQTT-4.6.0-5] {number} after {}", actor.last[&key]));
+                self.fail(&format!(
+                    "[MQTT-4.6.0-5] {number} after {}",
+                    actor.last[&key]
+                ));
             }
             self.actors[client].last.insert(key, number);
         }
@@ -456,15 +541,26 @@ impl World {
         }
         actor.in_flight.insert(id);
         actor.receipts += 1;
-        let order = actor.unacknowledged.get(&id).map_or(actor.receipts, |old| old.order);
+        let old = actor
+            .received
+            .get(&id)
+            .filter(|old| old.message == number && publish.dup);
+        let order = old.map_or(actor.receipts, |old| old.order);
         actor.redelivered_up_to = actor.redelivered_up_to.max(order);
-        actor.unacknowledged.insert(id, Unacknowledged { message: number, order });
+        actor.received.insert(
+            id,
+            Received {
+                message: number,
+                order,
+                acknowledged: false,
+            },
+        );
         if qos == 2 {
             actor.incoming_qos_2.insert(id);
         }
         actor.to_acknowledge.push_back(match qos {
-            1 => Acknowledgement::PubAck(id),
-            _ => Acknowledgement::PubRec(id),
+            1 => Packet::PubAck(Ack::new(id)),
+            _ => Packet::PubRec(Ack::new(id)),
         });
     }
 
@@ -477,29 +573,28 @@ impl World {
     /// In the order in which they are due. [MQTT-4.6.0-2] [MQTT-4.6.0-3]
     async fn acknowledge_one(&mut self, client: usize) {
         let actor = &mut self.actors[client];
-        let Some(due) = actor.to_acknowledge.pop_front() else { return };
-        let packet = match due {
-            Acknowledgement::PubAck(id) => {
-                actor.in_flight.remove(&id);
-                actor.unacknowledged.remove(&id);
-                Packet::PubAck(Ack::new(id))
-            }
-            Acknowledgement::PubRec(id) => {
-                actor.unacknowledged.remove(&id);
-                Packet::PubRec(Ack::new(id))
-            }
-            Acknowledgement::PubComp(id) => {
-                actor.in_flight.remove(&id);
-                Packet::PubComp(Ack::new(id))
-            }
+        let Some(packet) = actor.to_acknowledge.pop_front() else {
+            return;
         };
+        match &packet {
+            Packet::PubAck(ack) => {
+                actor.in_flight.remove(&ack.packet_id);
+                actor.answered(ack.packet_id);
+            }
+            Packet::PubRec(ack) => actor.answered(ack.packet_id),
+            Packet::PubComp(ack) => drop(actor.in_flight.remove(&ack.packet_id)),
+            other => unreachable!("{other:?} is no acknowledgement"),
+        }
         self.say(format!("{client} sends {packet:?}"));
         self.connection(client).send(packet).await;
     }
 
     async fn leave(&mut self, client: usize, how: &str) {
         self.say(format!("{client} {how}"));
-        let connection = self.actors[client].connection.take().expect("only called for connected clients");
+        let connection = self.actors[client]
+            .connection
+            .take()
+            .expect("only called for connected clients");
         match how {
             "disconnects" => connection.disconnect().await,
             "loses its network" => connection.lose().await,
@@ -532,12 +627,20 @@ impl World {
                 }
             }
             let open = self.open_duties();
-            quiet = if busy || (!open.is_empty() && Instant::now() < end) { 0 } else { quiet + 1 };
+            quiet = if busy || (!open.is_empty() && Instant::now() < end) {
+                0
+            } else {
+                quiet + 1
+            };
         }
         if let Some(problem) = self.open_duties().into_iter().next() {
             self.fail(&problem);
         }
-        if self.actors.iter().any(|actor| actor.connection.is_some() && !actor.outgoing.is_empty()) {
+        if self
+            .actors
+            .iter()
+            .any(|actor| actor.connection.is_some() && !actor.outgoing.is_empty())
+        {
             self.fail("a publish was never acknowledged");
         }
     }
@@ -547,11 +650,18 @@ impl World {
         for duty in &self.duties {
             let (actor, message) = (&self.actors[duty.client], &self.messages[duty.message]);
             let Some(qos) = duty.qos else { continue };
-            if !message.acknowledged || duty.session != actor.session || actor.connection.is_none() {
+            if !message.acknowledged || duty.session != actor.session || actor.connection.is_none()
+            {
                 continue;
             }
-            let delivered = actor.delivered.get(&duty.message).map_or(&[][..], Vec::as_slice);
-            if delivered.is_empty() || delivered.iter().any(|got| *got != qos) || (qos == 2 && delivered.len() != 1) {
+            let delivered = actor
+                .delivered
+                .get(&duty.message)
+                .map_or(&[][..], Vec::as_slice);
+            if delivered.is_empty()
+                || delivered.iter().any(|got| *got != qos)
+                || (qos == 2 && delivered.len() != 1)
+            {
                 problems.push(format!(
                     "client {} had to get {} of client {} with QoS {qos}, and got it with {delivered:?}",
                     duty.client, duty.message, message.publisher
@@ -563,7 +673,9 @@ impl World {
 }
 
 fn publish(message: &Message, outgoing: &Outgoing) -> Publish {
-    Publish::new(message.topic, outgoing.message.to_string()).qos(message.qos).id(outgoing.id)
+    Publish::new(message.topic, outgoing.message.to_string())
+        .qos(message.qos)
+        .id(outgoing.id)
 }
 
 async fn history(seed: u64) {
@@ -580,9 +692,12 @@ async fn random_histories_keep_every_promise() {
     for seed in KEPT_SEEDS {
         history(seed).await;
     }
-    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let since_epoch = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
     let mut seed = since_epoch.as_nanos() as u64 % 1_000_000_000_000;
-    let seconds = std::env::var("TIDINGS_HISTORY_SECONDS").map_or(8, |text| text.parse().expect("a number of seconds"));
+    let seconds = std::env::var("TIDINGS_HISTORY_SECONDS")
+        .map_or(8, |text| text.parse().expect("a number of seconds"));
     let began = Instant::now();
     let mut count = 0;
     while began.elapsed() < Duration::from_secs(seconds) {

@@ -1,8 +1,10 @@
-//! Limits: everything that a peer can make the broker keep has one, and a named outcome when it is reached.
+//! Limits: everything that a peer can make the broker keep has one, and a named outcome when it is
+//! reached.
 
 use crate::harness::*;
 
-/// A connection beyond the limit is refused as server busy or unavailable; one that ends makes room.
+/// A connection beyond the limit is refused as server busy or unavailable; one that ends makes
+/// room.
 #[tokio::test]
 async fn connections_are_limited() {
     let broker = Broker::with("limits.connections_max = 2").await;
@@ -35,7 +37,12 @@ async fn expect_turned_away(client: &mut Client) {
     match client.next_or_closed().await {
         None => {}
         Some(Packet::ConnAck(connack)) => {
-            let reasons = [Reason::SERVER_UNAVAILABLE, Reason::SERVER_BUSY, Reason::QUOTA_EXCEEDED, Reason(3)];
+            let reasons = [
+                Reason::SERVER_UNAVAILABLE,
+                Reason::SERVER_BUSY,
+                Reason::QUOTA_EXCEEDED,
+                Reason(3),
+            ];
             assert!(reasons.contains(&connack.reason), "{connack:?}");
             client.expect_closed().await;
         }
@@ -83,10 +90,12 @@ async fn the_deadline_ends_with_connect() {
     client.expect_nothing().await;
 }
 
-/// Half-open connections have their own limit and do not keep others out for longer than their deadline.
+/// Half-open connections have their own limit and do not keep others out for longer than their
+/// deadline.
 #[tokio::test]
 async fn pending_connections_are_limited() {
-    let broker = Broker::with("limits.connections_pending_max = 3\nmqtt.connect_timeout = '1s'").await;
+    let broker =
+        Broker::with("limits.connections_pending_max = 3\nmqtt.connect_timeout = '1s'").await;
     let mut pending = Vec::new();
     for _ in 0..10 {
         pending.push(broker.open(Version::V5).await);
@@ -110,9 +119,17 @@ async fn topics_are_limited_in_length_and_depth() {
     }
     let too_long = "x".repeat(21);
     for name in [too_long.as_str(), "a/b/c/d/e", "////"] {
-        assert_eq!(client.subscribe(Subscribe::new([(name, 1)])).await, [Reason::TOPIC_FILTER_INVALID], "{name}");
+        assert_eq!(
+            client.subscribe(Subscribe::new([(name, 1)])).await,
+            [Reason::TOPIC_FILTER_INVALID],
+            "{name}"
+        );
         for qos in 1..=2 {
-            assert_eq!(client.publish(Publish::new(name, "x").qos(qos)).await, Reason::TOPIC_NAME_INVALID, "{name}");
+            assert_eq!(
+                client.publish(Publish::new(name, "x").qos(qos)).await,
+                Reason::TOPIC_NAME_INVALID,
+                "{name}"
+            );
         }
     }
     client.expect_nothing().await;
@@ -132,7 +149,9 @@ async fn topics_of_thousands_of_levels_are_survived() {
         for version in Version::ALL {
             let mut client = broker.connect(Connect::new(version, "a")).await;
             for filter in [&slashes, &pluses] {
-                client.subscribe(Subscribe::new([(filter.as_str(), 1)])).await;
+                client
+                    .subscribe(Subscribe::new([(filter.as_str(), 1)]))
+                    .await;
             }
             client.send(Publish::new(&slashes, "x").retain()).await;
             client.send(Disconnect::new(Reason::SUCCESS)).await;
@@ -142,7 +161,11 @@ async fn topics_of_thousands_of_levels_are_survived() {
         let mut client = broker.client("b").await;
         client.subscribe_to("#", 1).await;
         client.fence().await;
-        broker.client("c").await.publish_text("still/alive", "x", 1).await;
+        broker
+            .client("c")
+            .await
+            .publish_text("still/alive", "x", 1)
+            .await;
         witness
             .take("the last message", |packet| match packet {
                 Packet::Publish(publish) if publish.topic == "still/alive" => Some(()),
@@ -157,14 +180,33 @@ async fn topics_of_thousands_of_levels_are_survived() {
 async fn subscriptions_of_a_session_are_limited() {
     let broker = Broker::with("limits.subscriptions_per_session_max = 3").await;
     let mut client = broker.client("a").await;
-    let reasons = client.subscribe(Subscribe::new([("a", 1), ("b", 1), ("$share/g/c", 1), ("d", 1), ("e", 1)])).await;
-    assert_eq!(reasons, [Reason(1), Reason(1), Reason(1), Reason::QUOTA_EXCEEDED, Reason::QUOTA_EXCEEDED]);
+    let reasons = client
+        .subscribe(Subscribe::new([
+            ("a", 1),
+            ("b", 1),
+            ("$share/g/c", 1),
+            ("d", 1),
+            ("e", 1),
+        ]))
+        .await;
+    assert_eq!(
+        reasons,
+        [
+            Reason(1),
+            Reason(1),
+            Reason(1),
+            Reason::QUOTA_EXCEEDED,
+            Reason::QUOTA_EXCEEDED
+        ]
+    );
     // One that exists may be replaced.
     client.subscribe_to("a", 2).await;
     client.unsubscribe(&["b"]).await;
     client.subscribe_to("d", 1).await;
     let mut other = broker.connect(Connect::v311("b")).await;
-    let reasons = other.subscribe(Subscribe::new([("a", 1), ("b", 1), ("c", 1), ("d", 1)])).await;
+    let reasons = other
+        .subscribe(Subscribe::new([("a", 1), ("b", 1), ("c", 1), ("d", 1)]))
+        .await;
     assert_eq!(reasons, [Reason(1), Reason(1), Reason(1), Reason(0x80)]);
 }
 
@@ -229,7 +271,13 @@ async fn user_properties_are_limited() {
 async fn expect_too_many(client: &mut Client) {
     match client.next().await {
         Packet::Disconnect(disconnect) => assert!(
-            matches!(disconnect.reason, Reason::QUOTA_EXCEEDED | Reason::IMPLEMENTATION_SPECIFIC | Reason::ADMINISTRATIVE_ACTION | Reason::PACKET_TOO_LARGE),
+            matches!(
+                disconnect.reason,
+                Reason::QUOTA_EXCEEDED
+                    | Reason::IMPLEMENTATION_SPECIFIC
+                    | Reason::ADMINISTRATIVE_ACTION
+                    | Reason::PACKET_TOO_LARGE
+            ),
             "{disconnect:?}"
         ),
         other => client.fail(&format!("{other:?}")),
@@ -278,7 +326,8 @@ async fn a_full_queue_drops_the_newest() {
 /// Or the oldest, if that is configured.
 #[tokio::test]
 async fn a_full_queue_may_drop_the_oldest() {
-    let broker = Broker::with("limits.queue_messages_max = 10\nlimits.queue_full = 'drop_oldest'").await;
+    let broker =
+        Broker::with("limits.queue_messages_max = 10\nlimits.queue_full = 'drop_oldest'").await;
     absent_session(&broker, "absent").await;
     let mut publisher = broker.client("publisher").await;
     for number in 0..15 {
@@ -294,10 +343,16 @@ async fn a_queue_is_limited_in_bytes() {
     absent_session(&broker, "absent").await;
     let mut publisher = broker.client("publisher").await;
     for number in 0..100 {
-        publisher.publish_text("t", &format!("{number:010000}"), 1).await;
+        publisher
+            .publish_text("t", &format!("{number:010000}"), 1)
+            .await;
     }
     let found = backlog(&broker, "absent").await;
-    assert!((4..=7).contains(&found.len()), "{} messages of 10,000 bytes in 64 KiB", found.len());
+    assert!(
+        (4..=7).contains(&found.len()),
+        "{} messages of 10,000 bytes in 64 KiB",
+        found.len()
+    );
     for (number, text) in found.iter().enumerate() {
         assert_eq!(text.parse(), Ok(number), "the oldest stay, in order");
     }
@@ -317,11 +372,15 @@ async fn a_full_queue_hurts_only_its_session() {
     }
 }
 
-/// A connected client that does not acknowledge: disconnected if so configured, with quota exceeded.
+/// A connected client that does not acknowledge: disconnected if so configured, with quota
+/// exceeded.
 #[tokio::test]
 async fn a_full_queue_may_disconnect() {
-    let broker = Broker::with("limits.queue_messages_max = 10\nlimits.queue_full = 'disconnect'").await;
-    let mut slow = broker.connect(Connect::v5("slow").property(Property::ReceiveMaximum(1))).await;
+    let broker =
+        Broker::with("limits.queue_messages_max = 10\nlimits.queue_full = 'disconnect'").await;
+    let mut slow = broker
+        .connect(Connect::v5("slow").property(Property::ReceiveMaximum(1)))
+        .await;
     slow.subscribe_to("t", 1).await;
     let mut publisher = broker.client("publisher").await;
     for number in 0..50 {
@@ -330,17 +389,22 @@ async fn a_full_queue_may_disconnect() {
     loop {
         match slow.next().await {
             Packet::Publish(_) => {}
-            Packet::Disconnect(disconnect) => break assert_eq!(disconnect.reason, Reason::QUOTA_EXCEEDED),
+            Packet::Disconnect(disconnect) => {
+                break assert_eq!(disconnect.reason, Reason::QUOTA_EXCEEDED);
+            }
             other => slow.fail(&format!("{other:?}")),
         }
     }
     slow.expect_closed().await;
 }
 
-/// A client that reads nothing at all costs its own QoS 0 messages and no more; the others get everything.
+/// A client that reads nothing at all costs its own QoS 0 messages and no more; the others get
+/// everything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_hurts_only_itself() {
-    let broker = Broker::with("limits.mailbox_bytes_max = '256KiB'\nlimits.mailbox_messages_max = 1000").await;
+    let broker =
+        Broker::with("limits.mailbox_bytes_max = '256KiB'\nlimits.mailbox_messages_max = 1000")
+            .await;
     let mut stuck = broker.client("stuck").await;
     stuck.subscribe_to("t", 0).await;
     let mut reader = broker.client("reader").await;
@@ -367,13 +431,20 @@ async fn a_client_that_does_not_read_hurts_only_itself() {
 /// The same with QoS 1: up to the queue's limit nothing is lost, whatever the mailbox holds.
 #[tokio::test]
 async fn a_small_mailbox_loses_no_qos_1_message() {
-    let broker = Broker::with("limits.mailbox_bytes_max = '4KiB'\nlimits.mailbox_messages_max = 5").await;
-    for (connect, qos) in [(Connect::v5("a"), 1), (Connect::v5("b").persistent(), 2), (Connect::v311("c"), 1)] {
+    let broker =
+        Broker::with("limits.mailbox_bytes_max = '4KiB'\nlimits.mailbox_messages_max = 5").await;
+    for (connect, qos) in [
+        (Connect::v5("a"), 1),
+        (Connect::v5("b").persistent(), 2),
+        (Connect::v311("c"), 1),
+    ] {
         let mut slow = broker.connect(connect).await;
         slow.subscribe_to("t", qos).await;
         let mut publisher = broker.client("publisher").await;
         for number in 0..300 {
-            publisher.publish_text("t", &format!("{number:0100}"), qos).await;
+            publisher
+                .publish_text("t", &format!("{number:0100}"), qos)
+                .await;
         }
         for number in 0..300 {
             slow.receive_exactly("t", &format!("{number:0100}")).await;
@@ -383,19 +454,39 @@ async fn a_small_mailbox_loses_no_qos_1_message() {
     }
 }
 
-/// Retained messages beyond the number are refused with quota exceeded; known topics can still be replaced and removed.
+/// Retained messages beyond the number are refused with quota exceeded; known topics can still be
+/// replaced and removed.
 #[tokio::test]
 async fn retained_messages_are_limited() {
     let broker = Broker::with("limits.retained_messages_max = 2\nsys.interval = '0s'").await;
     let mut client = broker.client("a").await;
     client.publish(Publish::new("a", "1").qos(1).retain()).await;
     client.publish(Publish::new("b", "1").qos(1).retain()).await;
-    assert_eq!(client.publish(Publish::new("c", "1").qos(1).retain()).await, Reason::QUOTA_EXCEEDED);
-    assert!(!client.publish(Publish::new("a", "2").qos(1).retain()).await.is_error());
-    assert!(!client.publish(Publish::new("a", "").qos(1).retain()).await.is_error());
-    assert!(!client.publish(Publish::new("c", "3").qos(1).retain()).await.is_error());
+    assert_eq!(
+        client.publish(Publish::new("c", "1").qos(1).retain()).await,
+        Reason::QUOTA_EXCEEDED
+    );
+    assert!(
+        !client
+            .publish(Publish::new("a", "2").qos(1).retain())
+            .await
+            .is_error()
+    );
+    assert!(
+        !client
+            .publish(Publish::new("a", "").qos(1).retain())
+            .await
+            .is_error()
+    );
+    assert!(
+        !client
+            .publish(Publish::new("c", "3").qos(1).retain())
+            .await
+            .is_error()
+    );
     client.subscribe_to("+", 1).await;
-    let mut found = [client.receive().await, client.receive().await].map(|publish| publish.topic + "=" + &String::from_utf8_lossy(&publish.payload));
+    let mut found = [client.receive().await, client.receive().await]
+        .map(|publish| publish.topic + "=" + &String::from_utf8_lossy(&publish.payload));
     found.sort();
     assert_eq!(found, ["b=1", "c=3"]);
     client.expect_nothing().await;
@@ -406,25 +497,54 @@ async fn retained_messages_are_limited() {
 async fn retained_bytes_are_limited() {
     let broker = Broker::with("limits.retained_bytes_max = '10KiB'\nsys.interval = '0s'").await;
     let mut client = broker.client("a").await;
-    client.publish(Publish::new("a", "x".repeat(6000)).qos(1).retain()).await;
-    assert_eq!(client.publish(Publish::new("b", "x".repeat(6000)).qos(1).retain()).await, Reason::QUOTA_EXCEEDED);
-    assert!(!client.publish(Publish::new("a", "x".repeat(100)).qos(1).retain()).await.is_error());
-    assert!(!client.publish(Publish::new("b", "x".repeat(6000)).qos(1).retain()).await.is_error());
+    client
+        .publish(Publish::new("a", "x".repeat(6000)).qos(1).retain())
+        .await;
+    assert_eq!(
+        client
+            .publish(Publish::new("b", "x".repeat(6000)).qos(1).retain())
+            .await,
+        Reason::QUOTA_EXCEEDED
+    );
+    assert!(
+        !client
+            .publish(Publish::new("a", "x".repeat(100)).qos(1).retain())
+            .await
+            .is_error()
+    );
+    assert!(
+        !client
+            .publish(Publish::new("b", "x".repeat(6000)).qos(1).retain())
+            .await
+            .is_error()
+    );
 }
 
 /// Sessions beyond the limit are refused; a session that ends makes room.
 #[tokio::test]
 async fn sessions_are_limited() {
     let broker = Broker::with("limits.sessions_max = 2").await;
-    broker.connect(Connect::v5("first").persistent()).await.disconnect().await;
-    broker.connect(Connect::v5("second").persistent()).await.disconnect().await;
+    broker
+        .connect(Connect::v5("first").persistent())
+        .await
+        .disconnect()
+        .await;
+    broker
+        .connect(Connect::v5("second").persistent())
+        .await
+        .disconnect()
+        .await;
     for version in Version::ALL {
         let mut third = broker.open(version).await;
         third.send(Connect::new(version, "third")).await;
         expect_turned_away(&mut third).await;
     }
     // Those that exist are welcome back, and may end theirs.
-    broker.connect(Connect::v5("first")).await.disconnect().await;
+    broker
+        .connect(Connect::v5("first"))
+        .await
+        .disconnect()
+        .await;
     connect_in_time(&broker, "third").await;
 }
 
@@ -434,7 +554,9 @@ async fn delayed_wills_are_limited() {
     let broker = Broker::with("limits.wills_max = 0").await;
     let mut witness = broker.client("witness").await;
     witness.subscribe_to("will", 1).await;
-    let connect = Connect::v5("a").persistent().will(Will::new("will", "at once").delay(3600));
+    let connect = Connect::v5("a")
+        .persistent()
+        .will(Will::new("will", "at once").delay(3600));
     broker.connect(connect).await.lose().await;
     witness.receive_exactly("will", "at once").await;
 }

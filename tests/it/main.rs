@@ -1,5 +1,6 @@
-//! Scenarios from outside: a real broker on port 0, driven over real sockets. One scenario per test, named by the clause
-//! or promise that it holds the broker to; `tests/CLAUSES.md` says which statement of the standards is tested where.
+//! Scenarios from outside: a real broker on port 0, driven over real sockets. One scenario per
+//! test, named by the clause or promise that it holds the broker to; `tests/CLAUSES.md` says which
+//! statement of the standards is tested where.
 
 mod harness;
 
@@ -8,6 +9,7 @@ mod clauses;
 mod clients;
 mod config;
 mod connect;
+mod expiry;
 mod flow;
 mod histories;
 mod limits;

@@ -1,5 +1,6 @@
-//! Bad input: each case gets the reason code that the standard names (version 5) or a close (version 3), and nobody else
-//! notices. Every case runs with a witness that is subscribed to everything.
+//! Bad input: each case gets the reason code that the standard names (version 5) or a close
+//! (version 3), and nobody else notices. Every case runs with a witness that is subscribed to
+//! everything.
 
 use crate::harness::wire::Bytes;
 use crate::harness::*;
@@ -37,7 +38,8 @@ async fn refuses(versions: &[Version], reason: Reason, bytes: impl Fn(Version) -
     unharmed(witness).await;
 }
 
-/// Sends the bytes as the first ones of a connection: version 5 is told by CONNACK, version 3 is closed.
+/// Sends the bytes as the first ones of a connection: version 5 is told by CONNACK, version 3 is
+/// closed.
 async fn refuses_connect(versions: &[Version], reason: Reason, bytes: impl Fn(Version) -> Vec<u8>) {
     let broker = Broker::start().await;
     let witness = witness(&broker).await;
@@ -101,7 +103,8 @@ refused! { refuses:
     packet_type_0(ALL, MALFORMED_PACKET) |_| vec![0x00, 0x00];
     /// Packet type 15 is AUTH in version 5 and nothing before.
     packet_type_15_in_version_3(V3, MALFORMED_PACKET) |_| vec![0xf0, 0x00];
-    /// A second CONNECT is a protocol error. [MQTT-3.1.0-2] [MQTT-4.13.1-1] [MQTT311-3.1.0-2] [MQTT311-4.8.0-1]
+    /// A second CONNECT is a protocol error. [MQTT-3.1.0-2] [MQTT-4.13.1-1] [MQTT311-3.1.0-2]
+    /// [MQTT311-4.8.0-1]
     second_connect(ALL, PROTOCOL_ERROR) |version| Connect::new(version, "offender").bytes();
     /// Nor may it be for another Client Identifier.
     second_connect_with_another_identifier(ALL, PROTOCOL_ERROR) |version| Connect::new(version, "other").bytes();
@@ -183,7 +186,8 @@ refused! { refuses:
     publish_with_empty_topic_in_version_3(V3, MALFORMED_PACKET) |version| publish(version, 0, b"", &[]);
     /// In version 5 it may be empty if an alias stands for it. [MQTT-4.7.3-1]
     publish_with_empty_topic_and_no_alias(V5, PROTOCOL_ERROR) |version| publish(version, 0, b"", &[]);
-    /// No wildcard in a Topic Name: `#`. [MQTT-3.3.2-2] [MQTT-4.7.0-1] [MQTT311-3.3.2-2] [MQTT311-4.7.1-1]
+    /// No wildcard in a Topic Name: `#`. [MQTT-3.3.2-2] [MQTT-4.7.0-1] [MQTT311-3.3.2-2]
+    /// [MQTT311-4.7.1-1]
     publish_to_multi_level_wildcard(ALL, MALFORMED_PACKET) |version| publish(version, 0, b"a/#", &[]);
     /// No wildcard in a Topic Name: `+`. [MQTT-3.3.2-2] [MQTT-4.7.0-1]
     publish_to_single_level_wildcard(ALL, MALFORMED_PACKET) |version| publish(version, 2, b"a/+/b", &[]);
@@ -325,14 +329,25 @@ fn connect_with_flags(version: Version, flags: u8, payload: &[u8]) -> Vec<u8> {
 
 fn connect_with_properties(properties: &[u8]) -> Vec<u8> {
     let mut body = Bytes::new();
-    body.string("MQTT").u8(5).u8(2).u16(60).varint(properties.len()).raw(properties).string("offender");
+    body.string("MQTT")
+        .u8(5)
+        .u8(2)
+        .u16(60)
+        .varint(properties.len())
+        .raw(properties)
+        .string("offender");
     body.packet(0x10)
 }
 
 /// A version 5 CONNECT with this Will, raw.
 fn connect_with_will(properties: &[u8], topic: &[u8]) -> Vec<u8> {
     let mut payload = Bytes::new();
-    payload.string("offender").varint(properties.len()).raw(properties).binary(topic).binary(b"will");
+    payload
+        .string("offender")
+        .varint(properties.len())
+        .raw(properties)
+        .binary(topic)
+        .binary(b"will");
     connect_with_flags(Version::V5, 0x06, &payload.0)
 }
 
@@ -363,7 +378,8 @@ refused! { refuses_connect:
     connect_without_the_announced_password(NOT_V31, MALFORMED_PACKET) |version| {
         connect_with_flags(version, 0xc2, &[0, 1, b'a', 0, 1, b'u'])
     };
-    /// A User Name that is there and not announced. [MQTT-3.1.2-16] [MQTT311-3.1.2-18] [MQTT311-3.1.2-11]
+    /// A User Name that is there and not announced. [MQTT-3.1.2-16] [MQTT311-3.1.2-18]
+    /// [MQTT311-3.1.2-11]
     connect_with_an_unannounced_user_name(ALL, MALFORMED_PACKET) |version| {
         connect_with_flags(version, 0x02, &[0, 1, b'a', 0, 1, b'u'])
     };
@@ -375,7 +391,8 @@ refused! { refuses_connect:
     connect_with_a_password_and_no_user_name_in_version_3(V3, MALFORMED_PACKET) |version| {
         connect_with_flags(version, 0x42, &[0, 1, b'a', 0, 1, b'p'])
     };
-    /// A CONNECT without Client Identifier. [MQTT-3.1.3-1] [MQTT311-3.1.3-1] [MQTT-3.1.3-3] [MQTT311-3.1.3-3] [MQTT-3.1.4-1] [MQTT311-3.1.4-1]
+    /// A CONNECT without Client Identifier. [MQTT-3.1.3-1] [MQTT311-3.1.3-1] [MQTT-3.1.3-3]
+    /// [MQTT311-3.1.3-3] [MQTT-3.1.4-1] [MQTT311-3.1.4-1]
     connect_without_client_identifier(ALL, MALFORMED_PACKET) |version| connect_with_flags(version, 0x02, &[]);
     /// A Client Identifier that is longer than the packet.
     connect_client_identifier_longer_than_the_packet(ALL, MALFORMED_PACKET) |version| {
@@ -456,7 +473,12 @@ async fn the_first_packet_must_be_connect() {
         let mut unsubscribe = Unsubscribe::new(&["#"]);
         unsubscribe.packet_id = 1;
         let firsts: [Packet; 11] = [
-            ConnAck { session_present: false, reason: Reason::SUCCESS, properties: Vec::new() }.into(),
+            ConnAck {
+                session_present: false,
+                reason: Reason::SUCCESS,
+                properties: Vec::new(),
+            }
+            .into(),
             Publish::new("a", "must not arrive").into(),
             Publish::new("a", "must not arrive").qos(2).id(1).into(),
             Packet::PubAck(Ack::new(1)),
@@ -466,11 +488,17 @@ async fn the_first_packet_must_be_connect() {
             unsubscribe.into(),
             Packet::PingReq,
             Disconnect::new(Reason::SUCCESS).into(),
-            Auth { reason: Reason::CONTINUE_AUTHENTICATION, properties: vec![Property::AuthenticationMethod("SCRAM-SHA-256".into())] }.into(),
+            Auth {
+                reason: Reason::CONTINUE_AUTHENTICATION,
+                properties: vec![Property::AuthenticationMethod("SCRAM-SHA-256".into())],
+            }
+            .into(),
         ];
         for packet in firsts {
             let mut client = broker.open(version).await;
-            client.send_all([packet, Connect::new(version, "late").into()]).await;
+            client
+                .send_all([packet, Connect::new(version, "late").into()])
+                .await;
             client.expect_closed().await;
         }
     }
@@ -510,7 +538,8 @@ async fn a_packet_cut_short_by_the_end_of_the_connection_is_nothing() {
             client.send_bytes(&connect[..length]).await;
             client.lose().await;
         }
-        let publish = Packet::from(Publish::new("topic", "must not arrive").qos(1).id(1)).bytes(version);
+        let publish =
+            Packet::from(Publish::new("topic", "must not arrive").qos(1).id(1)).bytes(version);
         for length in 1..publish.len() {
             let mut client = broker.connect(Connect::new(version, "offender")).await;
             client.send_bytes(&publish[..length]).await;
@@ -520,13 +549,16 @@ async fn a_packet_cut_short_by_the_end_of_the_connection_is_nothing() {
     unharmed(witness).await;
 }
 
-/// Every single byte as a packet's first one, with a few bodies: the broker answers or closes and never dies.
+/// Every single byte as a packet's first one, with a few bodies: the broker answers or closes and
+/// never dies.
 #[tokio::test]
 async fn any_first_byte_is_survived() {
     let broker = Broker::start().await;
     for version in Version::ALL {
         for first_byte in 0..=255u8 {
-            let mut client = broker.connect(Connect::new(version, &format!("offender {first_byte}"))).await;
+            let mut client = broker
+                .connect(Connect::new(version, &format!("offender {first_byte}")))
+                .await;
             let mut body = Bytes::new();
             body.u16(1).string("x");
             client.send_bytes(&body.packet(first_byte)).await;
@@ -564,13 +596,17 @@ async fn packets_before_the_offence_count() {
 async fn an_offence_does_not_cost_the_session() {
     let broker = Broker::start().await;
     for version in Version::ALL {
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
         client.subscribe_to("t", 1).await;
         client.send_bytes(&[0x00, 0x00]).await;
         client.expect_refused(Reason::MALFORMED_PACKET).await;
         let mut publisher = broker.client("publisher").await;
         publisher.publish_text("t", "waiting", 1).await;
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
         client.receive_exactly("t", "waiting").await;
     }
 }

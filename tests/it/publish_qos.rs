@@ -2,9 +2,10 @@
 
 use crate::harness::*;
 
-/// Every version receives what every version publishes, at each QoS, with the handshake that belongs to it.
-/// [MQTT-3.3.4-1] [MQTT-2.2.1-2] [MQTT-2.2.1-5] [MQTT-4.3.1-1] [MQTT-4.3.2-2] [MQTT-4.3.2-4] [MQTT-4.3.3-2]
-/// [MQTT-4.3.3-8] [MQTT311-3.3.4-1] [MQTT311-2.3.1-5] [MQTT311-2.3.1-6] [MQTT311-4.3.1-1]
+/// Every version receives what every version publishes, at each QoS, with the handshake that
+/// belongs to it. [MQTT-3.3.4-1] [MQTT-2.2.1-2] [MQTT-2.2.1-5] [MQTT-4.3.1-1] [MQTT-4.3.2-2]
+/// [MQTT-4.3.2-4] [MQTT-4.3.3-2] [MQTT-4.3.3-8] [MQTT311-3.3.4-1] [MQTT311-2.3.1-5]
+/// [MQTT311-2.3.1-6] [MQTT311-4.3.1-1]
 #[tokio::test]
 async fn each_qos_crosses_between_all_versions() {
     let broker = Broker::start().await;
@@ -16,14 +17,19 @@ async fn each_qos_crosses_between_all_versions() {
                 let mut publisher = broker.connect(Connect::new(from, "publisher")).await;
                 publisher.publish_text("t/x", "hello", qos).await;
                 let publish = subscriber.receive_exactly("t/x", "hello").await;
-                assert_eq!((publish.qos, publish.dup, publish.retain), (qos, false, false), "{from:?} to {to:?}");
+                assert_eq!(
+                    (publish.qos, publish.dup, publish.retain),
+                    (qos, false, false),
+                    "{from:?} to {to:?}"
+                );
                 subscriber.expect_nothing().await;
             }
         }
     }
 }
 
-/// A message is delivered with the smaller of its own QoS and the one granted. [MQTT-3.8.4-8] [MQTT311-3.8.4-6]
+/// A message is delivered with the smaller of its own QoS and the one granted. [MQTT-3.8.4-8]
+/// [MQTT311-3.8.4-6]
 #[tokio::test]
 async fn delivered_qos_is_the_minimum_of_published_and_granted() {
     let broker = Broker::start().await;
@@ -49,7 +55,11 @@ async fn qos_1_identifier_after_puback_is_a_new_message() {
     subscriber.subscribe_to("t", 1).await;
     for version in Version::ALL {
         let mut publisher = broker.connect(Connect::new(version, "publisher")).await;
-        for publish in [Publish::new("t", "1"), Publish::new("t", "2").dup(), Publish::new("t", "3")] {
+        for publish in [
+            Publish::new("t", "1"),
+            Publish::new("t", "2").dup(),
+            Publish::new("t", "3"),
+        ] {
             publisher.publish(publish.qos(1).id(5)).await;
         }
         for expected in ["1", "2", "3"] {
@@ -58,7 +68,8 @@ async fn qos_1_identifier_after_puback_is_a_new_message() {
     }
 }
 
-/// Until PUBREL the same Packet Identifier is the same message: acknowledged again, delivered once. [MQTT-4.3.3-10]
+/// Until PUBREL the same Packet Identifier is the same message: acknowledged again, delivered once.
+/// [MQTT-4.3.3-10]
 #[tokio::test]
 async fn qos_2_duplicates_are_delivered_once() {
     let broker = Broker::start().await;
@@ -69,7 +80,9 @@ async fn qos_2_duplicates_are_delivered_once() {
         for _ in 0..3 {
             publisher.send(Publish::new("t", "once").qos(2).id(5)).await;
             assert_eq!(publisher.expect_pubrec(5).await.reason, Reason::SUCCESS);
-            publisher.send(Publish::new("t", "once").qos(2).id(5).dup()).await;
+            publisher
+                .send(Publish::new("t", "once").qos(2).id(5).dup())
+                .await;
             assert_eq!(publisher.expect_pubrec(5).await.reason, Reason::SUCCESS);
             publisher.send(Packet::PubRel(Ack::new(5))).await;
             assert_eq!(publisher.expect_pubcomp(5).await.reason, Reason::SUCCESS);
@@ -88,7 +101,12 @@ async fn qos_2_duplicates_in_one_batch_are_delivered_once() {
     let mut publisher = broker.client("publisher").await;
     let publish = Publish::new("t", "once").qos(2).id(5);
     publisher
-        .send_all([publish.clone().into(), publish.clone().dup().into(), publish.dup().into(), Packet::PubRel(Ack::new(5))])
+        .send_all([
+            publish.clone().into(),
+            publish.clone().dup().into(),
+            publish.dup().into(),
+            Packet::PubRel(Ack::new(5)),
+        ])
         .await;
     for _ in 0..3 {
         publisher.expect_pubrec(5).await;
@@ -106,7 +124,9 @@ async fn qos_2_identifier_after_pubcomp_is_a_new_message() {
     subscriber.subscribe_to("t", 2).await;
     let mut publisher = broker.client("publisher").await;
     for payload in ["1", "2", "3"] {
-        publisher.publish(Publish::new("t", payload).qos(2).id(5)).await;
+        publisher
+            .publish(Publish::new("t", payload).qos(2).id(5))
+            .await;
         subscriber.receive_exactly("t", payload).await;
     }
 }
@@ -144,7 +164,10 @@ async fn v5_pubrec_of_an_unknown_identifier_gets_pubrel_not_found() {
     let broker = Broker::start().await;
     let mut client = broker.client("a").await;
     client.send(Packet::PubRec(Ack::new(99))).await;
-    assert_eq!(client.expect_pubrel(99).await.reason, Reason::PACKET_IDENTIFIER_NOT_FOUND);
+    assert_eq!(
+        client.expect_pubrel(99).await.reason,
+        Reason::PACKET_IDENTIFIER_NOT_FOUND
+    );
     client.send(Packet::PubComp(Ack::new(99))).await;
     client.expect_nothing().await;
 }
@@ -156,26 +179,34 @@ async fn acknowledgements_of_unknown_identifiers_are_ignored() {
     for version in Version::ALL {
         let mut client = broker.connect(Connect::new(version, "a")).await;
         client.subscribe_to("t", 1).await;
-        client.send_all([Packet::PubAck(Ack::new(99)), Packet::PubComp(Ack::new(98))]).await;
+        client
+            .send_all([Packet::PubAck(Ack::new(99)), Packet::PubComp(Ack::new(98))])
+            .await;
         client.expect_nothing().await;
         client.publish_text("t", "x", 1).await;
         client.receive_exactly("t", "x").await;
     }
 }
 
-/// An acknowledgement of the wrong kind does not settle a message: it comes again when the session resumes.
-/// [MQTT-4.3.3-3]
+/// An acknowledgement of the wrong kind does not settle a message: it comes again when the session
+/// resumes. [MQTT-4.3.3-3]
 #[tokio::test]
 async fn puback_for_a_qos_2_message_does_not_settle_it() {
     let broker = Broker::start().await;
-    let mut subscriber = broker.connect(Connect::v311("subscriber").persistent()).await;
+    let mut subscriber = broker
+        .connect(Connect::v311("subscriber").persistent())
+        .await;
     subscriber.subscribe_to("t", 2).await;
     let mut publisher = broker.client("publisher").await;
     publisher.publish_text("t", "x", 2).await;
     let publish = subscriber.expect_publish().await;
-    subscriber.send(Packet::PubAck(Ack::new(publish.packet_id))).await;
+    subscriber
+        .send(Packet::PubAck(Ack::new(publish.packet_id)))
+        .await;
     drop(subscriber);
-    let mut subscriber = broker.connect(Connect::v311("subscriber").persistent()).await;
+    let mut subscriber = broker
+        .connect(Connect::v311("subscriber").persistent())
+        .await;
     let again = subscriber.expect_publish().await;
     assert_eq!((again.packet_id, again.dup), (publish.packet_id, true));
     subscriber.acknowledge(&again).await;
@@ -191,7 +222,9 @@ async fn dup_is_not_propagated() {
     for version in Version::ALL {
         let mut publisher = broker.connect(Connect::new(version, "publisher")).await;
         for qos in 1..=2 {
-            publisher.publish(Publish::new("t", "x").qos(qos).dup()).await;
+            publisher
+                .publish(Publish::new("t", "x").qos(qos).dup())
+                .await;
             assert!(!subscriber.receive().await.dup);
         }
     }
@@ -211,21 +244,33 @@ async fn a_publisher_receives_its_own_messages() {
     }
 }
 
-/// What the broker refused at QoS 2 is over: the same Packet Identifier is a new message. [MQTT-4.3.3-9]
+/// What the broker refused at QoS 2 is over: the same Packet Identifier is a new message.
+/// [MQTT-4.3.3-9]
 #[tokio::test]
 async fn qos_2_identifier_after_a_refusal_is_a_new_message() {
     let broker = Broker::start().await;
     let mut client = broker.client("a").await;
     client.subscribe_to("t", 2).await;
     for _ in 0..2 {
-        assert!(client.publish(Publish::new("$SYS/x", "refused").qos(2).id(5)).await.is_error());
-        assert_eq!(client.publish(Publish::new("t", "taken").qos(2).id(5).dup()).await, Reason::SUCCESS);
+        assert!(
+            client
+                .publish(Publish::new("$SYS/x", "refused").qos(2).id(5))
+                .await
+                .is_error()
+        );
+        assert_eq!(
+            client
+                .publish(Publish::new("t", "taken").qos(2).id(5).dup())
+                .await,
+            Reason::SUCCESS
+        );
         client.receive_exactly("t", "taken").await;
     }
     client.expect_nothing().await;
 }
 
-/// A message that nobody wants is acknowledged all the same; version 5 may say that nobody wanted it.
+/// A message that nobody wants is acknowledged all the same; version 5 may say that nobody wanted
+/// it.
 #[tokio::test]
 async fn messages_without_subscribers_are_acknowledged() {
     let broker = Broker::start().await;
@@ -233,13 +278,16 @@ async fn messages_without_subscribers_are_acknowledged() {
         let mut client = broker.connect(Connect::new(version, "a")).await;
         for qos in 1..=2 {
             let reason = client.publish(Publish::new("nobody", "x").qos(qos)).await;
-            assert!(matches!(reason, Reason::SUCCESS | Reason::NO_MATCHING_SUBSCRIBERS), "{reason:?}");
+            assert!(
+                matches!(reason, Reason::SUCCESS | Reason::NO_MATCHING_SUBSCRIBERS),
+                "{reason:?}"
+            );
         }
     }
 }
 
-/// Messages in flight to one client all have their own Packet Identifier.
-/// [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT311-2.3.1-4] [MQTT311-4.3.2-1] [MQTT311-4.3.3-1]
+/// Messages in flight to one client all have their own Packet Identifier. [MQTT-2.2.1-4]
+/// [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT311-2.3.1-4] [MQTT311-4.3.2-1] [MQTT311-4.3.3-1]
 #[tokio::test]
 async fn packet_identifiers_in_flight_are_unique() {
     let broker = Broker::start().await;
@@ -248,13 +296,19 @@ async fn packet_identifiers_in_flight_are_unique() {
     let mut publisher = broker.client("publisher").await;
     let mut seen = std::collections::HashSet::new();
     for number in 0..200 {
-        publisher.publish_text("t", &number.to_string(), 1 + number % 2).await;
+        publisher
+            .publish_text("t", &number.to_string(), 1 + number % 2)
+            .await;
         let publish = subscriber.expect_publish().await;
-        assert!(seen.insert(publish.packet_id), "{publish:?} while its identifier is in flight");
+        assert!(
+            seen.insert(publish.packet_id),
+            "{publish:?} while its identifier is in flight"
+        );
     }
 }
 
-/// Packet Identifiers are used again after the 65,535 that there are, without harm to one that is still in flight.
+/// Packet Identifiers are used again after the 65,535 that there are, without harm to one that is
+/// still in flight.
 #[tokio::test]
 async fn packet_identifiers_wrap_around_those_in_flight() {
     let broker = Broker::start().await;
@@ -264,14 +318,20 @@ async fn packet_identifiers_wrap_around_those_in_flight() {
     publisher.publish_text("t", "held", 1).await;
     let held = subscriber.expect_publish().await;
     for batch in 0..140u32 {
-        publisher.send_all((1..=500).map(|id| Publish::new("t", batch.to_be_bytes()).qos(1).id(id).into())).await;
+        publisher
+            .send_all(
+                (1..=500).map(|id| Publish::new("t", batch.to_be_bytes()).qos(1).id(id).into()),
+            )
+            .await;
         for id in 1..=500 {
             publisher.expect_puback(id).await;
         }
         for _ in 0..500 {
             let publish = subscriber.expect_publish().await;
             assert_ne!(publish.packet_id, held.packet_id, "in batch {batch}");
-            subscriber.send(Packet::PubAck(Ack::new(publish.packet_id))).await;
+            subscriber
+                .send(Packet::PubAck(Ack::new(publish.packet_id)))
+                .await;
         }
     }
 }
@@ -288,7 +348,11 @@ async fn order_of_a_publisher_is_kept_at_each_qos() {
         publisher
             .send_all((1..=500).map(|number: u16| {
                 let publish = Publish::new("t", number.to_string()).qos(qos);
-                if qos > 0 { publish.id(number).into() } else { publish.into() }
+                if qos > 0 {
+                    publish.id(number).into()
+                } else {
+                    publish.into()
+                }
             }))
             .await;
         if qos == 2 {
@@ -303,7 +367,8 @@ async fn order_of_a_publisher_is_kept_at_each_qos() {
     }
 }
 
-/// Also when the QoS changes from message to message: the broker promises order per publisher and topic.
+/// Also when the QoS changes from message to message: the broker promises order per publisher and
+/// topic.
 #[tokio::test]
 async fn order_is_kept_across_qos() {
     let broker = Broker::start().await;
@@ -313,7 +378,11 @@ async fn order_is_kept_across_qos() {
     publisher
         .send_all((1..=300u16).map(|number| {
             let publish = Publish::new("t", number.to_string()).qos((number % 3) as u8);
-            if number % 3 > 0 { publish.id(number).into() } else { publish.into() }
+            if number % 3 > 0 {
+                publish.id(number).into()
+            } else {
+                publish.into()
+            }
         }))
         .await;
     for number in 1..=300 {
@@ -328,7 +397,9 @@ async fn acknowledgements_keep_the_order_of_messages() {
     let broker = Broker::start().await;
     let mut client = broker.client("a").await;
     for (qos, ids) in [(1, [5, 3, 9, 1]), (2, [7, 2, 8, 4])] {
-        client.send_all(ids.map(|id| Publish::new("t", "x").qos(qos).id(id).into())).await;
+        client
+            .send_all(ids.map(|id| Publish::new("t", "x").qos(qos).id(id).into()))
+            .await;
         for id in ids {
             match client.next().await {
                 Packet::PubAck(ack) if qos == 1 => assert_eq!(ack.packet_id, id),
@@ -339,7 +410,8 @@ async fn acknowledgements_keep_the_order_of_messages() {
     }
 }
 
-/// The broker sends PUBREL in the order of the PUBREC packets that it gets. [MQTT-4.6.0-4] [MQTT311-4.6.0-4]
+/// The broker sends PUBREL in the order of the PUBREC packets that it gets. [MQTT-4.6.0-4]
+/// [MQTT311-4.6.0-4]
 #[tokio::test]
 async fn pubrel_keeps_the_order_of_pubrec() {
     let broker = Broker::start().await;
@@ -352,14 +424,16 @@ async fn pubrel_keeps_the_order_of_pubrec() {
         ids.push(subscriber.expect_publish().await.packet_id);
     }
     ids.rotate_left(2);
-    subscriber.send_all(ids.iter().map(|id| Packet::PubRec(Ack::new(*id)))).await;
+    subscriber
+        .send_all(ids.iter().map(|id| Packet::PubRec(Ack::new(*id))))
+        .await;
     for id in ids {
         subscriber.expect(Packet::PubRel(Ack::new(id))).await;
     }
 }
 
-/// In version 5 a receiver may refuse: the message is over, its identifier free, and PUBREL does not come.
-/// [MQTT-4.3.3-4] [MQTT-4.4.0-2]
+/// In version 5 a receiver may refuse: the message is over, its identifier free, and PUBREL does
+/// not come. [MQTT-4.3.3-4] [MQTT-4.4.0-2]
 #[tokio::test]
 async fn v5_refusal_by_the_receiver_ends_the_handshake() {
     let broker = Broker::start().await;
@@ -370,8 +444,16 @@ async fn v5_refusal_by_the_receiver_ends_the_handshake() {
     publisher.publish_text("t", "2", 2).await;
     let first = subscriber.expect_publish().await;
     let second = subscriber.expect_publish().await;
-    subscriber.send(Packet::PubAck(Ack::new(first.packet_id).reason(Reason::NOT_AUTHORIZED))).await;
-    subscriber.send(Packet::PubRec(Ack::new(second.packet_id).reason(Reason::QUOTA_EXCEEDED))).await;
+    subscriber
+        .send(Packet::PubAck(
+            Ack::new(first.packet_id).reason(Reason::NOT_AUTHORIZED),
+        ))
+        .await;
+    subscriber
+        .send(Packet::PubRec(
+            Ack::new(second.packet_id).reason(Reason::QUOTA_EXCEEDED),
+        ))
+        .await;
     subscriber.expect_nothing().await;
     subscriber.lose().await;
     let mut subscriber = broker.connect(Connect::v5("subscriber").persistent()).await;
@@ -379,7 +461,8 @@ async fn v5_refusal_by_the_receiver_ends_the_handshake() {
     subscriber.expect_nothing().await;
 }
 
-/// Nothing is sent again while the connection stands, however long an acknowledgement takes. [MQTT-4.4.0-1]
+/// Nothing is sent again while the connection stands, however long an acknowledgement takes.
+/// [MQTT-4.4.0-1]
 #[tokio::test]
 async fn nothing_is_resent_within_a_connection() {
     let broker = Broker::start().await;
@@ -394,18 +477,25 @@ async fn nothing_is_resent_within_a_connection() {
     subscriber.expect_nothing().await;
 }
 
-/// Payloads of all lengths around the steps of the length encoding pass unchanged, to every version.
+/// Payloads of all lengths around the steps of the length encoding pass unchanged, to every
+/// version.
 #[tokio::test]
 async fn payloads_of_all_sizes_pass_unchanged() {
     let broker = Broker::start().await;
     for version in Version::ALL {
         let mut client = broker.connect(Connect::new(version, "a")).await;
         client.subscribe_to("t", 2).await;
-        for size in [0, 1, 110, 120, 121, 122, 123, 124, 125, 126, 127, 128, 16_370, 16_380, 16_384, 65_536, 300_000] {
+        for size in [
+            0, 1, 110, 120, 121, 122, 123, 124, 125, 126, 127, 128, 16_370, 16_380, 16_384, 65_536,
+            300_000,
+        ] {
             let payload: Vec<u8> = (0..size).map(|index| (index * 7 % 251) as u8).collect();
             for qos in 0..=2 {
                 client.publish(Publish::new("t", &payload).qos(qos)).await;
-                assert!(client.receive().await.payload == payload, "{size} bytes at QoS {qos}");
+                assert!(
+                    client.receive().await.payload == payload,
+                    "{size} bytes at QoS {qos}"
+                );
             }
         }
     }
@@ -432,7 +522,20 @@ async fn large_payloads_pass_unchanged() {
 async fn topic_names_are_not_normalised() {
     let broker = Broker::start().await;
     let names = [
-        "/", "//", "a//b", "a/", " ", "a b", "Ä", "A\u{308}", "\u{feff}a", "a\u{feff}", "☃/😀", "\u{10fffd}", "ACCOUNTS", "accounts",
+        "/",
+        "//",
+        "a//b",
+        "a/",
+        " ",
+        "a b",
+        "Ä",
+        "A\u{308}",
+        "\u{feff}a",
+        "a\u{feff}",
+        "☃/😀",
+        "\u{10fffd}",
+        "ACCOUNTS",
+        "accounts",
     ];
     let mut client = broker.client("a").await;
     for name in names {
@@ -470,8 +573,14 @@ async fn a_batch_of_mixed_packets_is_handled_in_order() {
     let mut unsubscribe = Unsubscribe::new(&["t/#"]);
     unsubscribe.packet_id = 1001;
     let mut packets: Vec<Packet> = vec![Publish::new("t/0", "before").into(), subscribe.into()];
-    packets.extend((1..=100u16).map(|id| Publish::new(&format!("t/{}", id % 7), id.to_string()).into()));
-    packets.extend([Packet::PingReq, unsubscribe.into(), Publish::new("t/1", "after").into()]);
+    packets.extend(
+        (1..=100u16).map(|id| Publish::new(&format!("t/{}", id % 7), id.to_string()).into()),
+    );
+    packets.extend([
+        Packet::PingReq,
+        unsubscribe.into(),
+        Publish::new("t/1", "after").into(),
+    ]);
     client.send_all(packets).await;
     client.expect_suback(1000).await;
     for id in 1..=100 {
@@ -484,6 +593,10 @@ async fn a_batch_of_mixed_packets_is_handled_in_order() {
         assert_eq!(publish.text(), id.to_string());
     }
     client.expect_unsuback(1001).await;
-    client.take("PINGRESP", |packet| matches!(packet, Packet::PingResp).then_some(())).await;
+    client
+        .take("PINGRESP", |packet| {
+            matches!(packet, Packet::PingResp).then_some(())
+        })
+        .await;
     client.expect_nothing().await;
 }

@@ -2,9 +2,10 @@
 
 use crate::harness::*;
 
-/// Session Present and what Clean Start does to it, version by version. Version 3.1 has no such flag.
-/// [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.2-6] [MQTT-3.1.3-2] [MQTT-3.1.4-4]
-/// [MQTT311-3.2.2-1] [MQTT311-3.2.2-2] [MQTT311-3.2.2-3] [MQTT311-3.1.2-4] [MQTT311-3.1.3-2] [MQTT311-3.1.4-3]
+/// Session Present and what Clean Start does to it, version by version. Version 3.1 has no such
+/// flag. [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.2-6] [MQTT-3.1.3-2]
+/// [MQTT-3.1.4-4] [MQTT311-3.2.2-1] [MQTT311-3.2.2-2] [MQTT311-3.2.2-3] [MQTT311-3.1.2-4]
+/// [MQTT311-3.1.3-2] [MQTT311-3.1.4-3]
 #[tokio::test]
 async fn session_present_tells_the_truth() {
     let broker = Broker::start().await;
@@ -12,20 +13,41 @@ async fn session_present_tells_the_truth() {
         let has_flag = version != Version::V31;
         let persistent = || Connect::new(version, "a").persistent();
         let mut present = Vec::new();
-        for connect in [persistent(), persistent(), Connect::new(version, "a"), persistent(), persistent().clean_start(), persistent()] {
+        for connect in [
+            persistent(),
+            persistent(),
+            Connect::new(version, "a"),
+            persistent(),
+            persistent().clean_start(),
+            persistent(),
+        ] {
             let client = broker.connect(connect).await;
             present.push(client.connack.session_present);
             client.disconnect().await;
         }
-        // A clean session of version 3 ends with its connection; Clean Start of version 5 is about the beginning only.
-        let expected = if version == Version::V5 { [false, true, false, false, false, true] } else { [false, true, false, false, false, false] };
-        assert_eq!(present, expected.map(|present| present && has_flag), "{version:?}");
-        broker.connect(Connect::new(version, "a")).await.disconnect().await;
+        // A clean session of version 3 ends with its connection; Clean Start of version 5 is about
+        // the beginning only.
+        let expected = if version == Version::V5 {
+            [false, true, false, false, false, true]
+        } else {
+            [false, true, false, false, false, false]
+        };
+        assert_eq!(
+            present,
+            expected.map(|present| present && has_flag),
+            "{version:?}"
+        );
+        broker
+            .connect(Connect::new(version, "a"))
+            .await
+            .disconnect()
+            .await;
     }
 }
 
-/// QoS 1 and 2 messages for a client that is away wait for it, in order, and QoS 0 does not by default.
-/// [MQTT-3.1.2-23] [MQTT-4.5.0-1] [MQTT311-3.1.2-4] [MQTT311-3.1.2-5] [MQTT311-4.5.0-1] [MQTT311-4.1.0-1]
+/// QoS 1 and 2 messages for a client that is away wait for it, in order, and QoS 0 does not by
+/// default. [MQTT-3.1.2-23] [MQTT-4.5.0-1] [MQTT311-3.1.2-4] [MQTT311-3.1.2-5] [MQTT311-4.5.0-1]
+/// [MQTT311-4.1.0-1]
 #[tokio::test]
 async fn messages_wait_for_an_absent_session() {
     let broker = Broker::start().await;
@@ -36,12 +58,18 @@ async fn messages_wait_for_an_absent_session() {
         client.disconnect().await;
         let mut publisher = broker.client("publisher").await;
         for number in 0..60 {
-            publisher.publish_text("t/x", &number.to_string(), number % 3).await;
+            publisher
+                .publish_text("t/x", &number.to_string(), number % 3)
+                .await;
         }
         let mut client = broker.connect(persistent()).await;
         for number in (0..60).filter(|number| number % 3 > 0) {
             let publish = client.receive_exactly("t/x", &number.to_string()).await;
-            assert_eq!((publish.qos, publish.dup), (number % 3, false), "sent for the first time");
+            assert_eq!(
+                (publish.qos, publish.dup),
+                (number % 3, false),
+                "sent for the first time"
+            );
         }
         client.expect_nothing().await;
     }
@@ -81,12 +109,16 @@ async fn subscriptions_survive_with_their_options() {
     let broker = Broker::start().await;
     let mut client = broker.connect(Connect::v5("a").persistent()).await;
     let subscription = Subscription::new("t", 1).no_local().retain_as_published();
-    client.subscribe(Subscribe::new([subscription]).identifier(77)).await;
+    client
+        .subscribe(Subscribe::new([subscription]).identifier(77))
+        .await;
     client.lose().await;
     let mut client = broker.connect(Connect::v5("a").persistent()).await;
     client.publish_text("t", "mine", 2).await;
     let mut publisher = broker.client("publisher").await;
-    publisher.publish(Publish::new("t", "yours").qos(2).retain()).await;
+    publisher
+        .publish(Publish::new("t", "yours").qos(2).retain())
+        .await;
     let publish = client.receive_exactly("t", "yours").await;
     assert_eq!((publish.qos, publish.retain), (1, true));
     assert_eq!(subscription_identifiers(&publish.properties), [77]);
@@ -99,7 +131,9 @@ async fn subscriptions_survive_with_their_options() {
 async fn a_clean_start_discards_everything() {
     let broker = Broker::start().await;
     for version in Version::ALL {
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
         client.subscribe_to("t", 2).await;
         let mut publisher = broker.client("publisher").await;
         publisher.publish_text("t", "unacknowledged", 1).await;
@@ -119,19 +153,27 @@ async fn a_clean_start_discards_everything() {
     }
 }
 
-/// What was not acknowledged comes again: same identifiers, DUP, in the original order, before anything new.
-/// [MQTT-4.4.0-1] [MQTT-3.3.1-1] [MQTT-4.6.0-1] [MQTT-4.3.2-3] [MQTT-4.3.3-3] [MQTT311-4.4.0-1] [MQTT311-3.3.1-1]
-/// [MQTT311-4.6.0-1] [MQTT311-2.3.1-3] [MQTT311-4.3.2-1]
+/// What was not acknowledged comes again: same identifiers, DUP, in the original order, before
+/// anything new. [MQTT-4.4.0-1] [MQTT-3.3.1-1] [MQTT-4.6.0-1] [MQTT-4.3.2-3] [MQTT-4.3.3-3]
+/// [MQTT311-4.4.0-1] [MQTT311-3.3.1-1] [MQTT311-4.6.0-1] [MQTT311-2.3.1-3] [MQTT311-4.3.2-1]
 #[tokio::test]
 async fn unacknowledged_messages_are_redelivered_in_order() {
     let broker = Broker::start().await;
     for version in Version::ALL {
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
         client.subscribe_to("t/#", 2).await;
         let mut publisher = broker.client("publisher").await;
         let mut first = Vec::new();
         for number in 0..8u8 {
-            publisher.publish_text(&format!("t/{}", number % 3), &number.to_string(), 1 + number % 2).await;
+            publisher
+                .publish_text(
+                    &format!("t/{}", number % 3),
+                    &number.to_string(),
+                    1 + number % 2,
+                )
+                .await;
             first.push(client.expect_publish().await);
         }
         // The third and the sixth are settled out of order.
@@ -140,18 +182,35 @@ async fn unacknowledged_messages_are_redelivered_in_order() {
         client.fence().await;
         client.lose().await;
         publisher.publish_text("t/0", "new", 1).await;
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
         for expected in &first {
             let publish = client.expect_publish().await;
             assert!(publish.dup);
             assert_eq!(
-                (&publish.topic, publish.packet_id, publish.qos, &publish.payload),
-                (&expected.topic, expected.packet_id, expected.qos, &expected.payload)
+                (
+                    &publish.topic,
+                    publish.packet_id,
+                    publish.qos,
+                    &publish.payload
+                ),
+                (
+                    &expected.topic,
+                    expected.packet_id,
+                    expected.qos,
+                    &expected.payload
+                )
             );
         }
         let new = client.expect_publish().await;
         assert_eq!((new.text(), new.dup), ("new", false));
-        assert!(first.iter().all(|publish| publish.packet_id != new.packet_id), "identifiers in flight are taken");
+        assert!(
+            first
+                .iter()
+                .all(|publish| publish.packet_id != new.packet_id),
+            "identifiers in flight are taken"
+        );
         for publish in first.iter().chain([&new]) {
             client.acknowledge(publish).await;
         }
@@ -164,21 +223,27 @@ async fn unacknowledged_messages_are_redelivered_in_order() {
 async fn redelivery_repeats_until_acknowledged() {
     let broker = Broker::start().await;
     for version in Version::ALL {
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
         client.subscribe_to("t", 1).await;
         let mut publisher = broker.client("publisher").await;
         publisher.publish_text("t", "x", 1).await;
         let first = client.expect_publish().await;
         for _ in 0..3 {
             client.lose().await;
-            client = broker.connect(Connect::new(version, "a").persistent()).await;
+            client = broker
+                .connect(Connect::new(version, "a").persistent())
+                .await;
             let again = client.expect_publish().await;
             assert_eq!((again.packet_id, again.dup), (first.packet_id, true));
         }
         client.acknowledge(&first).await;
         client.fence().await;
         client.lose().await;
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
         client.expect_nothing().await;
     }
 }
@@ -189,22 +254,34 @@ async fn redelivery_repeats_until_acknowledged() {
 async fn pubrel_is_redelivered_instead_of_publish() {
     let broker = Broker::start().await;
     for version in Version::ALL {
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
         client.subscribe_to("t", 2).await;
         let mut publisher = broker.client("publisher").await;
         publisher.publish_text("t", "x", 2).await;
         let publish = client.expect_publish().await;
-        client.send(Packet::PubRec(Ack::new(publish.packet_id))).await;
+        client
+            .send(Packet::PubRec(Ack::new(publish.packet_id)))
+            .await;
         client.expect_pubrel(publish.packet_id).await;
         for _ in 0..2 {
             client.lose().await;
-            client = broker.connect(Connect::new(version, "a").persistent()).await;
-            client.expect(Packet::PubRel(Ack::new(publish.packet_id))).await;
+            client = broker
+                .connect(Connect::new(version, "a").persistent())
+                .await;
+            client
+                .expect(Packet::PubRel(Ack::new(publish.packet_id)))
+                .await;
         }
-        client.send(Packet::PubComp(Ack::new(publish.packet_id))).await;
+        client
+            .send(Packet::PubComp(Ack::new(publish.packet_id)))
+            .await;
         client.fence().await;
         client.lose().await;
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
         client.expect_nothing().await;
     }
 }
@@ -214,36 +291,51 @@ async fn pubrel_is_redelivered_instead_of_publish() {
 async fn qos_2_is_completed_after_a_lost_pubrec() {
     let broker = Broker::start().await;
     for version in Version::ALL {
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
         client.subscribe_to("t", 2).await;
         let mut publisher = broker.client("publisher").await;
         publisher.publish_text("t", "x", 2).await;
         let first = client.expect_publish().await;
         client.lose().await;
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
         let again = client.receive_exactly("t", "x").await;
-        assert_eq!((again.packet_id, again.dup, again.qos), (first.packet_id, true, 2));
+        assert_eq!(
+            (again.packet_id, again.dup, again.qos),
+            (first.packet_id, true, 2)
+        );
         client.expect_nothing().await;
     }
 }
 
-/// The state of an incoming QoS 2 message is part of the session: a resent PUBLISH is not delivered twice.
-/// [MQTT-4.3.3-10] [MQTT311-4.3.3-2]
+/// The state of an incoming QoS 2 message is part of the session: a resent PUBLISH is not delivered
+/// twice. [MQTT-4.3.3-10] [MQTT311-4.3.3-2]
 #[tokio::test]
 async fn incoming_qos_2_state_survives() {
     let broker = Broker::start().await;
     let mut witness = broker.client("witness").await;
     witness.subscribe_to("t", 2).await;
     for version in Version::ALL {
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
         client.send(Publish::new("t", "once").qos(2).id(9)).await;
         client.expect_pubrec(9).await;
         client.lose().await;
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
-        client.send(Publish::new("t", "once").qos(2).id(9).dup()).await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
+        client
+            .send(Publish::new("t", "once").qos(2).id(9).dup())
+            .await;
         assert_eq!(client.expect_pubrec(9).await.reason, Reason::SUCCESS);
         client.lose().await;
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
         client.send(Packet::PubRel(Ack::new(9))).await;
         assert_eq!(client.expect_pubcomp(9).await.reason, Reason::SUCCESS);
         witness.receive_exactly("t", "once").await;
@@ -268,26 +360,37 @@ async fn incoming_qos_2_state_ends_with_the_session() {
     witness.receive_exactly("t", "1").await;
     let mut client = broker.connect(Connect::v5("a")).await;
     client.send(Packet::PubRel(Ack::new(9))).await;
-    assert_eq!(client.expect_pubcomp(9).await.reason, Reason::PACKET_IDENTIFIER_NOT_FOUND);
-    client.publish(Publish::new("t", "2").qos(2).id(9).dup()).await;
+    assert_eq!(
+        client.expect_pubcomp(9).await.reason,
+        Reason::PACKET_IDENTIFIER_NOT_FOUND
+    );
+    client
+        .publish(Publish::new("t", "2").qos(2).id(9).dup())
+        .await;
     witness.receive_exactly("t", "2").await;
     witness.expect_nothing().await;
 }
 
-/// A second connection with the same Client Identifier takes the session over: the first is told 0x8E and closed.
-/// [MQTT-3.1.4-3] [MQTT311-3.1.4-2]
+/// A second connection with the same Client Identifier takes the session over: the first is told
+/// 0x8E and closed. [MQTT-3.1.4-3] [MQTT311-3.1.4-2]
 #[tokio::test]
 async fn a_second_connection_takes_the_session_over() {
     let broker = Broker::start().await;
     for old_version in Version::ALL {
         for new_version in Version::ALL {
-            let mut old = broker.connect(Connect::new(old_version, "a").persistent().clean_start()).await;
+            let mut old = broker
+                .connect(Connect::new(old_version, "a").persistent().clean_start())
+                .await;
             // A persistent session in version 3 is one without Clean Start.
             if old_version != Version::V5 {
-                old = broker.connect(Connect::new(old_version, "a").persistent()).await;
+                old = broker
+                    .connect(Connect::new(old_version, "a").persistent())
+                    .await;
             }
             old.subscribe_to("t", 1).await;
-            let mut new = broker.connect(Connect::new(new_version, "a").persistent()).await;
+            let mut new = broker
+                .connect(Connect::new(new_version, "a").persistent())
+                .await;
             old.expect_refused(Reason::SESSION_TAKEN_OVER).await;
             assert_eq!(new.connack.session_present, new_version != Version::V31);
             new.publish_text("t", "x", 1).await;
@@ -311,7 +414,8 @@ async fn a_takeover_with_clean_start_begins_anew() {
     new.expect_nothing().await;
 }
 
-/// A session that would have ended with its connection is still there for the one that takes it over in time.
+/// A session that would have ended with its connection is still there for the one that takes it
+/// over in time.
 #[tokio::test]
 async fn a_takeover_without_clean_start_continues_a_session_without_expiry() {
     let broker = Broker::start().await;
@@ -322,8 +426,9 @@ async fn a_takeover_without_clean_start_continues_a_session_without_expiry() {
     old.expect_publish().await;
     let mut new = broker.connect(Connect::v5("a").resume()).await;
     old.expect_disconnect(Reason::SESSION_TAKEN_OVER).await;
-    // Session Expiry 0 ends the session when the connection is closed, and the new connection closes the old one:
-    // either reading of the standard is consistent as long as the flag and the state agree.
+    // Session Expiry 0 ends the session when the connection is closed, and the new connection
+    // closes the old one: either reading of the standard is consistent as long as the flag and the
+    // state agree.
     if new.connack.session_present {
         assert!(new.receive_exactly("t", "unacknowledged").await.dup);
         publisher.publish_text("t", "live", 1).await;
@@ -334,7 +439,8 @@ async fn a_takeover_without_clean_start_continues_a_session_without_expiry() {
     new.expect_nothing().await;
 }
 
-/// What the old connection had not acknowledged goes to the new one, and nothing that the old one still says counts.
+/// What the old connection had not acknowledged goes to the new one, and nothing that the old one
+/// still says counts.
 #[tokio::test]
 async fn a_takeover_moves_the_unacknowledged() {
     let broker = Broker::start().await;
@@ -342,13 +448,16 @@ async fn a_takeover_moves_the_unacknowledged() {
     old.subscribe_to("t", 2).await;
     let mut publisher = broker.client("publisher").await;
     for number in 0..5 {
-        publisher.publish_text("t", &number.to_string(), 1 + number % 2).await;
+        publisher
+            .publish_text("t", &number.to_string(), 1 + number % 2)
+            .await;
     }
     for _ in 0..5 {
         old.expect_publish().await;
     }
     let mut new = broker.connect(Connect::v5("a").persistent()).await;
-    old.send_all((1..=5).map(|id| Packet::PubAck(Ack::new(id)))).await;
+    old.send_all((1..=5).map(|id| Packet::PubAck(Ack::new(id))))
+        .await;
     for number in 0..5 {
         let publish = new.receive_exactly("t", &number.to_string()).await;
         assert!(publish.dup);
@@ -356,7 +465,8 @@ async fn a_takeover_moves_the_unacknowledged() {
     new.expect_nothing().await;
 }
 
-/// Many clients that claim one Client Identifier at the same time: in the end one has it, and it works.
+/// Many clients that claim one Client Identifier at the same time: in the end one has it, and it
+/// works.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_storm_of_takeovers_leaves_one_owner() {
     let broker = Broker::start().await;
@@ -372,8 +482,11 @@ async fn a_storm_of_takeovers_leaves_one_owner() {
             let mut subscribe = Subscribe::new([("t", 1)]);
             subscribe.packet_id = 1;
             client.send(subscribe).await;
-            client.send(Publish::new("t", number.to_string()).qos(1).id(2)).await;
-            // Its turn has come: it was connected, or turned away because another came at the same moment.
+            client
+                .send(Publish::new("t", number.to_string()).qos(1).id(2))
+                .await;
+            // Its turn has come: it was connected, or turned away because another came at the same
+            // moment.
             client.next_or_closed().await;
             client
         }));
@@ -395,152 +508,33 @@ async fn a_storm_of_takeovers_leaves_one_owner() {
     .await;
 }
 
-/// A session ends when its expiry has passed after the connection. [MQTT-4.1.0-2] [MQTT-3.1.2-23]
-#[tokio::test]
-async fn a_session_expires() {
-    let broker = Broker::start().await;
-    let mut witness = broker.client("witness").await;
-    witness.subscribe_to("will", 0).await;
-    let mut client = broker.connect(Connect::v5("a").session_expiry(1).will(Will::new("will", "over").delay(60))).await;
-    client.subscribe_to("t", 1).await;
-    client.lose().await;
-    witness.publish_text("t", "discarded with the session", 1).await;
-    // The will waits longer than the session, so it comes when the session ends.
-    witness.receive_exactly("will", "over").await;
-    let mut client = broker.connect(Connect::v5("a").persistent()).await;
-    assert!(!client.connack.session_present);
-    client.expect_nothing().await;
-}
-
-/// The expiry counts from the end of the connection: a session does not expire while it is in use.
-/// [MQTT-4.1.0-1] [MQTT311-4.1.0-2]
-#[tokio::test]
-async fn a_session_in_use_does_not_expire() {
-    let broker = Broker::start().await;
-    let mut client = broker.connect(Connect::v5("a").session_expiry(1)).await;
-    client.subscribe_to("t", 1).await;
-    elapse(2).await;
-    client.publish_text("t", "x", 1).await;
-    client.receive_exactly("t", "x").await;
-    client.lose().await;
-    let mut client = broker.connect(Connect::v5("a").session_expiry(1).resume()).await;
-    assert!(client.connack.session_present);
-    elapse(2).await;
-    client.publish_text("t", "y", 1).await;
-    client.receive_exactly("t", "y").await;
-}
-
-/// DISCONNECT may change the expiry: to 0, and the session ends now.
-#[tokio::test]
-async fn disconnect_may_end_the_session() {
-    let broker = Broker::start().await;
-    let client = broker.connect(Connect::v5("a").persistent()).await;
-    let end = Disconnect::new(Reason::SUCCESS).property(Property::SessionExpiryInterval(0));
-    client.disconnect_with(end).await;
-    assert!(!broker.connect(Connect::v5("a").persistent()).await.connack.session_present);
-}
-
-/// Or to another time.
-#[tokio::test]
-async fn disconnect_may_change_the_session_expiry() {
-    let broker = Broker::start().await;
-    let mut witness = broker.client("witness").await;
-    witness.subscribe_to("will", 0).await;
-    let longer = Disconnect::new(Reason::SUCCESS).property(Property::SessionExpiryInterval(3600));
-    broker.connect(Connect::v5("longer").session_expiry(1)).await.disconnect_with(longer).await;
-    let shorter = Disconnect::new(Reason::DISCONNECT_WITH_WILL).property(Property::SessionExpiryInterval(1));
-    let connect = Connect::v5("shorter").persistent().will(Will::new("will", "over").delay(60));
-    broker.connect(connect).await.disconnect_with(shorter).await;
-    witness.receive_exactly("will", "over").await;
-    assert!(!broker.connect(Connect::v5("shorter").persistent()).await.connack.session_present);
-    assert!(broker.connect(Connect::v5("longer").persistent()).await.connack.session_present);
-}
-
-/// But a session without expiry cannot be given one at its end: a protocol error.
-#[tokio::test]
-async fn disconnect_may_not_revive_a_session_without_expiry() {
-    let broker = Broker::start().await;
-    let mut client = broker.client("a").await;
-    client.send(Disconnect::new(Reason::SUCCESS).property(Property::SessionExpiryInterval(60))).await;
-    client.expect_disconnect(Reason::PROTOCOL_ERROR).await;
-    assert!(!broker.connect(Connect::v5("a").persistent()).await.connack.session_present);
-}
-
-/// The broker has a maximum, and says what it really gives.
-#[tokio::test]
-async fn session_expiry_is_limited_and_told() {
-    let broker = Broker::with(r#"mqtt.session_expiry_max = "1h""#).await;
-    for (asked, told) in [(u32::MAX, Some(3600)), (7200, Some(3600)), (3600, None), (60, None), (0, None)] {
-        let client = broker.connect(Connect::v5("a").session_expiry(asked)).await;
-        assert_eq!(property!(client.connack.properties, SessionExpiryInterval), told, "asked for {asked}");
-    }
-}
-
-/// A message whose expiry passes while its receiver is away is not delivered; one that has time left says how much.
-/// [MQTT-3.3.2-5] [MQTT-3.3.2-6]
-#[tokio::test]
-async fn queued_messages_expire() {
-    let broker = Broker::start().await;
-    let mut client = broker.connect(Connect::v5("a").persistent()).await;
-    client.subscribe_to("t", 2).await;
-    client.disconnect().await;
-    let mut publisher = broker.client("publisher").await;
-    for (payload, expiry) in [("short", 1), ("long", 100), ("also short", 1)] {
-        publisher.publish(Publish::new("t", payload).qos(1).property(Property::MessageExpiryInterval(expiry))).await;
-    }
-    publisher.publish_text("t", "for ever", 1).await;
-    elapse(1).await;
-    let mut client = broker.connect(Connect::v5("a").persistent()).await;
-    let long = client.receive_exactly("t", "long").await;
-    let left = property!(long.properties, MessageExpiryInterval).expect("it has one");
-    assert!((1..100).contains(&left), "{left}");
-    assert_eq!(client.receive_exactly("t", "for ever").await.properties, []);
-    client.expect_nothing().await;
-}
-
-/// A version 3 client is spared expired messages as well.
-#[tokio::test]
-async fn queued_messages_expire_for_version_3() {
-    let broker = Broker::start().await;
-    let mut client = broker.connect(Connect::v311("a").persistent()).await;
-    client.subscribe_to("t", 2).await;
-    client.disconnect().await;
-    let mut publisher = broker.client("publisher").await;
-    publisher.publish(Publish::new("t", "short").qos(1).property(Property::MessageExpiryInterval(1))).await;
-    publisher.publish(Publish::new("t", "long").qos(1).property(Property::MessageExpiryInterval(100))).await;
-    elapse(1).await;
-    let mut client = broker.connect(Connect::v311("a").persistent()).await;
-    client.receive_exactly("t", "long").await;
-    client.expect_nothing().await;
-}
-
-/// A QoS 2 delivery that has begun is completed even if its message expires meanwhile. [MQTT-4.3.3-7] [MQTT-4.3.3-13]
-#[tokio::test]
-async fn a_delivery_in_progress_does_not_expire() {
-    let broker = Broker::start().await;
-    let mut client = broker.connect(Connect::v5("a").persistent()).await;
-    client.subscribe_to("t", 2).await;
-    let mut publisher = broker.client("publisher").await;
-    publisher.publish(Publish::new("t", "x").qos(2).property(Property::MessageExpiryInterval(1))).await;
-    let first = client.expect_publish().await;
-    client.lose().await;
-    elapse(1).await;
-    let mut client = broker.connect(Connect::v5("a").persistent()).await;
-    let again = client.receive_exactly("t", "x").await;
-    assert_eq!((again.packet_id, again.dup), (first.packet_id, true));
-}
-
 /// A session made in one version may be resumed in another.
 #[tokio::test]
 async fn a_session_may_change_its_version() {
     let broker = Broker::start().await;
     let mut publisher = broker.client("publisher").await;
     let mut client = broker.connect(Connect::v5("a").persistent()).await;
-    client.subscribe(Subscribe::new([("t", 2)]).identifier(5)).await;
+    client
+        .subscribe(Subscribe::new([("t", 2)]).identifier(5))
+        .await;
     client.disconnect().await;
-    for version in [Version::V311, Version::V31, Version::V5, Version::V311, Version::V5] {
-        publisher.publish(Publish::new("t", "x").qos(2).property(Property::user("a", "b"))).await;
-        let mut client = broker.connect(Connect::new(version, "a").persistent()).await;
+    for version in [
+        Version::V311,
+        Version::V31,
+        Version::V5,
+        Version::V311,
+        Version::V5,
+    ] {
+        publisher
+            .publish(
+                Publish::new("t", "x")
+                    .qos(2)
+                    .property(Property::user("a", "b")),
+            )
+            .await;
+        let mut client = broker
+            .connect(Connect::new(version, "a").persistent())
+            .await;
         assert_eq!(client.connack.session_present, version != Version::V31);
         let publish = client.receive_exactly("t", "x").await;
         if version == Version::V5 {
@@ -560,7 +554,14 @@ async fn a_large_backlog_is_delivered_in_order() {
     client.disconnect().await;
     let mut publisher = broker.client("publisher").await;
     for chunk in 0..20u32 {
-        publisher.send_all((1..=500u16).map(|id| Publish::new("t", (chunk * 500 + u32::from(id)).to_string()).qos(1).id(id).into())).await;
+        publisher
+            .send_all((1..=500u16).map(|id| {
+                Publish::new("t", (chunk * 500 + u32::from(id)).to_string())
+                    .qos(1)
+                    .id(id)
+                    .into()
+            }))
+            .await;
         for id in 1..=500 {
             publisher.expect_puback(id).await;
         }

@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use crate::harness::*;
 
 /// Publishes `count` numbered messages and returns who received which.
-async fn distribute(publisher: &mut Client, members: &mut [Client], count: usize, qos: u8) -> Vec<Vec<String>> {
+async fn distribute(
+    publisher: &mut Client,
+    members: &mut [Client],
+    count: usize,
+    qos: u8,
+) -> Vec<Vec<String>> {
     for number in 0..count {
         publisher.publish_text("t", &number.to_string(), qos).await;
     }
@@ -23,10 +28,18 @@ async fn distribute(publisher: &mut Client, members: &mut [Client], count: usize
     received
 }
 
-async fn members(broker: &Broker, version: Version, filter: &str, qos: u8, count: usize) -> Vec<Client> {
+async fn members(
+    broker: &Broker,
+    version: Version,
+    filter: &str,
+    qos: u8,
+    count: usize,
+) -> Vec<Client> {
     let mut members = Vec::new();
     for number in 0..count {
-        let mut member = broker.connect(Connect::new(version, &format!("member {number}"))).await;
+        let mut member = broker
+            .connect(Connect::new(version, &format!("member {number}")))
+            .await;
         member.subscribe_to(filter, qos).await;
         members.push(member);
     }
@@ -42,10 +55,17 @@ async fn messages_are_shared_in_turn() {
         for qos in 0..=2 {
             let mut members = members(&broker, version, "$share/group/t", qos, 3).await;
             let received = distribute(&mut publisher, &mut members, 30, qos).await;
-            let mut all: Vec<usize> = received.iter().flatten().map(|text| text.parse().expect("a number")).collect();
+            let mut all: Vec<usize> = received
+                .iter()
+                .flatten()
+                .map(|text| text.parse().expect("a number"))
+                .collect();
             all.sort_unstable();
             assert_eq!(all, (0..30).collect::<Vec<_>>());
-            assert!(received.iter().all(|mine| mine.len() == 10), "round robin: {received:?}");
+            assert!(
+                received.iter().all(|mine| mine.len() == 10),
+                "round robin: {received:?}"
+            );
             for member in members {
                 member.disconnect().await;
             }
@@ -67,7 +87,8 @@ async fn groups_and_ordinary_subscriptions_are_independent() {
     let mut third = broker.client("third").await;
     third.subscribe_to("$share/one/+", 1).await;
     publisher.publish_text("t", "x", 1).await;
-    // The third is in a group of the same name, but a Shared Subscription is its name and its filter.
+    // The third is in a group of the same name, but a Shared Subscription is its name and its
+    // filter.
     for client in [&mut ordinary, &mut first, &mut second, &mut third] {
         client.receive_exactly("t", "x").await;
         client.expect_nothing().await;
@@ -101,20 +122,33 @@ async fn each_member_has_its_own_qos() {
 async fn shared_subscriptions_get_no_retained_messages() {
     let broker = Broker::start().await;
     let mut client = broker.client("a").await;
-    client.publish(Publish::new("t", "kept").qos(1).retain()).await;
+    client
+        .publish(Publish::new("t", "kept").qos(1).retain())
+        .await;
     for handling in 0..=1 {
-        client.subscribe_with(Subscription::new("$share/group/t", 1).retain_handling(handling)).await;
+        client
+            .subscribe_with(Subscription::new("$share/group/t", 1).retain_handling(handling))
+            .await;
         client.expect_nothing().await;
     }
 }
 
-/// Names of groups that the standard does not allow are refused, each for itself. [MQTT-4.8.2-1] [MQTT-4.8.2-2]
+/// Names of groups that the standard does not allow are refused, each for itself. [MQTT-4.8.2-1]
+/// [MQTT-4.8.2-2]
 #[tokio::test]
 async fn invalid_share_names_are_refused() {
     let broker = Broker::start().await;
     let mut client = broker.client("a").await;
     let filters = [
-        "$share/", "$share/g", "$share/g/", "$share//t", "$share/+/t", "$share/#/t", "$share/g+/t", "$share/a#b/t", "$share/g/a#",
+        "$share/",
+        "$share/g",
+        "$share/g/",
+        "$share//t",
+        "$share/+/t",
+        "$share/#/t",
+        "$share/g+/t",
+        "$share/a#b/t",
+        "$share/g/a#",
     ];
     for filter in filters {
         let reasons = client.subscribe(Subscribe::new([(filter, 1)])).await;
@@ -138,7 +172,9 @@ async fn no_local_on_a_shared_subscription_is_a_protocol_error() {
 async fn shared_subscriptions_have_wildcards_and_identifiers() {
     let broker = Broker::start().await;
     let mut client = broker.client("a").await;
-    client.subscribe(Subscribe::new([("$share/group/a/+/#", 2)]).identifier(9)).await;
+    client
+        .subscribe(Subscribe::new([("$share/group/a/+/#", 2)]).identifier(9))
+        .await;
     client.publish_text("a/b/c/d", "x", 1).await;
     let publish = client.receive_exactly("a/b/c/d", "x").await;
     assert_eq!(subscription_identifiers(&publish.properties), [9]);
@@ -155,8 +191,14 @@ async fn members_that_leave_get_nothing() {
     members.pop().expect("three").disconnect().await;
     let mut stays = members.pop().expect("two");
     let mut leaves = members.pop().expect("one");
-    assert_eq!(leaves.unsubscribe(&["t"]).await, [Reason::NO_SUBSCRIPTION_EXISTED]);
-    assert_eq!(leaves.unsubscribe(&["$share/group/t"]).await, [Reason::SUCCESS]);
+    assert_eq!(
+        leaves.unsubscribe(&["t"]).await,
+        [Reason::NO_SUBSCRIPTION_EXISTED]
+    );
+    assert_eq!(
+        leaves.unsubscribe(&["$share/group/t"]).await,
+        [Reason::SUCCESS]
+    );
     for number in 0..6 {
         publisher.publish_text("t", &number.to_string(), 1).await;
         stays.receive_exactly("t", &number.to_string()).await;
@@ -214,7 +256,9 @@ async fn messages_wait_when_all_members_are_away() {
 #[tokio::test]
 async fn members_that_cannot_take_a_message_are_passed_over() {
     let broker = Broker::start().await;
-    let mut full = broker.connect(Connect::v5("full").property(Property::ReceiveMaximum(1))).await;
+    let mut full = broker
+        .connect(Connect::v5("full").property(Property::ReceiveMaximum(1)))
+        .await;
     full.subscribe_to("$share/group/t", 1).await;
     let mut free = broker.client("free").await;
     free.subscribe_to("$share/group/t", 1).await;
@@ -231,7 +275,8 @@ async fn members_that_cannot_take_a_message_are_passed_over() {
     full.expect_nothing().await;
 }
 
-/// A QoS 1 message that a member never acknowledged goes to another when that member's session ends.
+/// A QoS 1 message that a member never acknowledged goes to another when that member's session
+/// ends.
 #[tokio::test]
 async fn unacknowledged_qos_1_goes_to_another_member() {
     let broker = Broker::start().await;
@@ -250,7 +295,8 @@ async fn unacknowledged_qos_1_goes_to_another_member() {
     }
 }
 
-/// A QoS 2 message whose delivery has begun stays with its member, which completes it when it returns. [MQTT-4.8.2-4]
+/// A QoS 2 message whose delivery has begun stays with its member, which completes it when it
+/// returns. [MQTT-4.8.2-4]
 #[tokio::test]
 async fn qos_2_in_progress_is_completed_by_the_same_member() {
     let broker = Broker::start().await;
@@ -278,7 +324,9 @@ async fn qos_2_in_progress_never_goes_to_another_member() {
     let mut publisher = broker.client("publisher").await;
     publisher.publish_text("t", "job", 2).await;
     let publish = first.expect_publish().await;
-    first.send(Packet::PubRec(Ack::new(publish.packet_id))).await;
+    first
+        .send(Packet::PubRec(Ack::new(publish.packet_id)))
+        .await;
     first.expect_pubrel(publish.packet_id).await;
     let mut second = broker.client("second").await;
     second.subscribe_to("$share/group/t", 2).await;
@@ -301,8 +349,16 @@ async fn a_refused_message_goes_to_nobody_else() {
     let two = first.expect_publish().await;
     let mut second = broker.client("second").await;
     second.subscribe_to("$share/group/t", 2).await;
-    first.send(Packet::PubAck(Ack::new(one.packet_id).reason(Reason::IMPLEMENTATION_SPECIFIC))).await;
-    first.send(Packet::PubRec(Ack::new(two.packet_id).reason(Reason::IMPLEMENTATION_SPECIFIC))).await;
+    first
+        .send(Packet::PubAck(
+            Ack::new(one.packet_id).reason(Reason::IMPLEMENTATION_SPECIFIC),
+        ))
+        .await;
+    first
+        .send(Packet::PubRec(
+            Ack::new(two.packet_id).reason(Reason::IMPLEMENTATION_SPECIFIC),
+        ))
+        .await;
     first.fence().await;
     first.lose().await;
     publisher.publish_text("t", "next", 2).await;

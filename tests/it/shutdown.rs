@@ -8,7 +8,11 @@ async fn clients_are_told() {
     let broker = Broker::start().await;
     let mut clients = Vec::new();
     for (number, version) in Version::ALL.into_iter().cycle().take(9).enumerate() {
-        clients.push(broker.connect(Connect::new(version, &format!("client {number}"))).await);
+        clients.push(
+            broker
+                .connect(Connect::new(version, &format!("client {number}")))
+                .await,
+        );
     }
     let shutdown = tokio::spawn(broker.shutdown());
     for mut client in clients {
@@ -40,7 +44,9 @@ async fn messages_on_their_way_are_written_before_the_end() {
     for number in 0..100 {
         assert_eq!(subscriber.expect_publish().await.text(), number.to_string());
     }
-    subscriber.expect_disconnect(Reason::SERVER_SHUTTING_DOWN).await;
+    subscriber
+        .expect_disconnect(Reason::SERVER_SHUTTING_DOWN)
+        .await;
     shutdown.await.expect("the broker ends");
 }
 
@@ -53,15 +59,20 @@ async fn a_stuck_client_does_not_hold_up_the_end() {
     let mut publisher = broker.client("publisher").await;
     let payload = vec![0; 1 << 20];
     for id in 1..=20 {
-        publisher.send(Publish::new("t", &payload).qos(1).id(id)).await;
+        publisher
+            .send(Publish::new("t", &payload).qos(1).id(id))
+            .await;
         publisher.expect_puback(id).await;
     }
     let half_open = broker.open(Version::V5).await;
-    tokio::time::timeout(DEADLINE, broker.shutdown()).await.expect("the broker ends in time");
+    tokio::time::timeout(DEADLINE, broker.shutdown())
+        .await
+        .expect("the broker ends in time");
     drop((stuck, half_open));
 }
 
-/// Two brokers live in one process and know nothing of each other; the end of one is not the other's.
+/// Two brokers live in one process and know nothing of each other; the end of one is not the
+/// other's.
 #[tokio::test]
 async fn brokers_in_one_process_are_independent() {
     let first = Broker::start().await;

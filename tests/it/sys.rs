@@ -1,4 +1,5 @@
-//! `$SYS/broker/…`: the figures that the broker publishes about itself, under Mosquitto's well-known names.
+//! `$SYS/broker/…`: the figures that the broker publishes about itself, under Mosquitto's
+//! well-known names.
 
 use crate::harness::*;
 
@@ -8,7 +9,9 @@ async fn value(client: &mut Client, name: &str, accept: impl Fn(&str) -> bool) -
     loop {
         let text = client
             .take(&topic, |packet| match packet {
-                Packet::Publish(publish) if publish.topic == topic => Some(publish.text().to_owned()),
+                Packet::Publish(publish) if publish.topic == topic => {
+                    Some(publish.text().to_owned())
+                }
                 _ => None,
             })
             .await;
@@ -19,7 +22,8 @@ async fn value(client: &mut Client, name: &str, accept: impl Fn(&str) -> bool) -
 }
 
 fn number(text: &str) -> u64 {
-    text.parse().unwrap_or_else(|_| panic!("a number, not {text:?}"))
+    text.parse()
+        .unwrap_or_else(|_| panic!("a number, not {text:?}"))
 }
 
 async fn start() -> Broker {
@@ -64,13 +68,24 @@ async fn the_figures_are_there_at_once() {
 async fn version_and_uptime() {
     let broker = start().await;
     let mut client = broker.client("a").await;
-    client.subscribe(Subscribe::new([("$SYS/broker/version", 0), ("$SYS/broker/uptime", 0)])).await;
+    client
+        .subscribe(Subscribe::new([
+            ("$SYS/broker/version", 0),
+            ("$SYS/broker/uptime", 0),
+        ]))
+        .await;
     let version = value(&mut client, "version", |_| true).await;
-    assert!(version.to_lowercase().contains("tidings") && version.contains(env!("CARGO_PKG_VERSION")), "{version:?}");
+    assert!(
+        version.to_lowercase().contains("tidings") && version.contains(env!("CARGO_PKG_VERSION")),
+        "{version:?}"
+    );
     let seconds = |text: &str| number(text.split(' ').next().expect("split has a first part"));
     let first = value(&mut client, "uptime", |_| true).await;
     assert!(first.ends_with(" seconds"), "{first:?}");
-    value(&mut client, "uptime", |text| seconds(text) > seconds(&first)).await;
+    value(&mut client, "uptime", |text| {
+        seconds(text) > seconds(&first)
+    })
+    .await;
 }
 
 /// Connected clients, subscriptions and retained messages are counted, up and down.
@@ -78,7 +93,11 @@ async fn version_and_uptime() {
 async fn present_things_are_counted() {
     let broker = start().await;
     let mut client = broker.client("a").await;
-    let names = ["clients/connected", "subscriptions/count", "retained messages/count"];
+    let names = [
+        "clients/connected",
+        "subscriptions/count",
+        "retained messages/count",
+    ];
     for name in names {
         client.subscribe_to(&format!("$SYS/broker/{name}"), 0).await;
     }
@@ -89,10 +108,20 @@ async fn present_things_are_counted() {
     other.subscribe_to("$share/g/x", 1).await;
     value(&mut client, "subscriptions/count", |text| number(text) == 5).await;
     let retained = number(&value(&mut client, "retained messages/count", |_| true).await);
-    other.publish(Publish::new("kept", "x").qos(1).retain()).await;
-    value(&mut client, "retained messages/count", |text| number(text) == retained + 1).await;
-    other.publish(Publish::new("kept", "").qos(1).retain()).await;
-    value(&mut client, "retained messages/count", |text| number(text) == retained).await;
+    other
+        .publish(Publish::new("kept", "x").qos(1).retain())
+        .await;
+    value(&mut client, "retained messages/count", |text| {
+        number(text) == retained + 1
+    })
+    .await;
+    other
+        .publish(Publish::new("kept", "").qos(1).retain())
+        .await;
+    value(&mut client, "retained messages/count", |text| {
+        number(text) == retained
+    })
+    .await;
     other.disconnect().await;
     value(&mut client, "clients/connected", |text| number(text) == 1).await;
     value(&mut client, "subscriptions/count", |text| number(text) == 3).await;
@@ -103,7 +132,12 @@ async fn present_things_are_counted() {
 async fn traffic_is_counted() {
     let broker = start().await;
     let mut client = broker.client("a").await;
-    let names = ["messages/received", "messages/sent", "bytes/received", "bytes/sent"];
+    let names = [
+        "messages/received",
+        "messages/sent",
+        "bytes/received",
+        "bytes/sent",
+    ];
     let mut before = Vec::new();
     for name in names {
         client.subscribe_to(&format!("$SYS/broker/{name}"), 0).await;
@@ -116,7 +150,11 @@ async fn traffic_is_counted() {
         busy.receive().await;
     }
     for (name, before) in names.into_iter().zip(before) {
-        let more = if name.starts_with("bytes") { 50 * 100 } else { 50 };
+        let more = if name.starts_with("bytes") {
+            50 * 100
+        } else {
+            50
+        };
         value(&mut client, name, |text| number(text) >= before + more).await;
     }
 }

@@ -10,8 +10,10 @@
 mod matched;
 mod set;
 mod table;
+#[cfg(test)]
+mod tests;
 mod trie;
 
 pub use matched::{Matched, Own};
 pub use set::{Subscriber, Terms};
-pub use table::{SubscriptionTable, Subscribed};
+pub use table::{Subscribed, SubscriptionTable};

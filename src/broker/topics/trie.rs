@@ -113,7 +113,12 @@ impl Trie {
             self.nodes[parent as usize].plus = number;
         } else {
             let hash = self.edge_hash(parent, level);
-            let Trie { edges, nodes, hasher, .. } = self;
+            let Trie {
+                edges,
+                nodes,
+                hasher,
+                ..
+            } = self;
             edges.insert_unique(hash, number, |&child| {
                 let node = &nodes[child as usize];
                 hasher.hash_one((node.parent, &*node.level))
@@ -135,7 +140,11 @@ impl Trie {
         }
         self.stack = self.stack.max(depth + 1);
         let node = &mut self.nodes[at as usize];
-        let set = if multi { &mut node.multi } else { &mut node.exact };
+        let set = if multi {
+            &mut node.multi
+        } else {
+            &mut node.exact
+        };
         set.get_or_insert_default()
     }
 
@@ -159,7 +168,11 @@ impl Trie {
     pub fn get_mut(&mut self, filter: &str) -> Option<&mut SubscriberSet> {
         let (at, multi) = self.find(filter)?;
         let node = &mut self.nodes[at as usize];
-        let set = if multi { &mut node.multi } else { &mut node.exact };
+        let set = if multi {
+            &mut node.multi
+        } else {
+            &mut node.exact
+        };
         set.as_deref_mut()
     }
 
@@ -169,7 +182,11 @@ impl Trie {
             return;
         };
         let node = &mut self.nodes[at as usize];
-        let set = if multi { &mut node.multi } else { &mut node.exact };
+        let set = if multi {
+            &mut node.multi
+        } else {
+            &mut node.exact
+        };
         if set.as_ref().is_some_and(|set| set.is_empty()) {
             *set = None;
         }

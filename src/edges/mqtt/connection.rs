@@ -64,6 +64,7 @@ where
         }
     };
     drop(pending);
+    edge.broker.stats.packets_received.add(1);
     let mut connection = Connection {
         partial: accepted.rest,
         blocked: false,
@@ -81,7 +82,11 @@ where
                 edge.broker.mqtt().receive_maximum.get()
             } else {
                 // MQTT 3 cannot be told of a maximum, so it gets one that no honest client meets.
-                edge.broker.mqtt().receive_maximum.get().max(UNRELEASED_MAX_V3)
+                edge.broker
+                    .mqtt()
+                    .receive_maximum
+                    .get()
+                    .max(UNRELEASED_MAX_V3)
             },
             topic_limits: edge.broker.topic_limits(),
             out: Default::default(),
@@ -95,7 +100,11 @@ where
             edge,
         },
     };
-    connection.client.out.tail().extend_from_slice(&accepted.answer);
+    connection
+        .client
+        .out
+        .tail()
+        .extend_from_slice(&accepted.answer);
     let farewell = connection.run(&mut stream).await;
     Box::pin(connection.end(stream, farewell, peer)).await;
 }
@@ -214,7 +223,12 @@ impl Connection {
         if count == 0 {
             return Poll::Ready(Err(Farewell::Gone));
         }
-        self.client.edge.broker.stats.bytes_received.add(count as u64);
+        self.client
+            .edge
+            .broker
+            .stats
+            .bytes_received
+            .add(count as u64);
         if before == 0 && !self.partial.is_empty() {
             self.partial.extend_from_slice(&buffer[..count]);
             return Poll::Ready(self.handle_partial());
@@ -266,7 +280,10 @@ impl Connection {
     {
         let client = &mut self.client;
         let broker = Arc::clone(&client.edge.broker);
-        broker.stats.packets_sent.add(std::mem::take(&mut client.packets_sent));
+        broker
+            .stats
+            .packets_sent
+            .add(std::mem::take(&mut client.packets_sent));
         if client.answers.len() > 0 {
             client
                 .answers

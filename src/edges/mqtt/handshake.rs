@@ -63,9 +63,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut buffer = BytesMut::new();
-    let packet = read_packet(stream, &mut buffer, edge.broker.mqtt().connect_packet_size_max)
-        .await
-        .map_err(|fault| refuse_unread(fault, &buffer))?;
+    let packet = read_packet(
+        stream,
+        &mut buffer,
+        edge.broker.mqtt().connect_packet_size_max,
+    )
+    .await
+    .map_err(|fault| refuse_unread(fault, &buffer))?;
     let version = Connect::peek_version(&packet).unwrap_or(Version::V311);
     let refuse = |fault: Fault| Refusal::Refused {
         version,
@@ -205,7 +209,14 @@ impl Greeting<'_> {
         drop(opening);
         let mut answer = Vec::new();
         let assigned = assigned.then_some(&*client_id);
-        self.connack(&terms, &opened, assigned, method, last_data.as_deref(), &mut answer);
+        self.connack(
+            &terms,
+            &opened,
+            assigned,
+            method,
+            last_data.as_deref(),
+            &mut answer,
+        );
         tracing::debug!(
             client = %client_id,
             version = connect.version.as_str(),
@@ -276,7 +287,11 @@ impl Greeting<'_> {
             return Err(TOO_MANY_USER_PROPERTIES);
         }
         topic::name_is_valid(will.topic, &self.edge.broker.topic_limits()).map_err(|error| {
-            Fault::new(ReasonCode::TopicNameInvalid, "[MQTT-3.1.3-11]", error.as_str())
+            Fault::new(
+                ReasonCode::TopicNameInvalid,
+                "[MQTT-3.1.3-11]",
+                error.as_str(),
+            )
         })
     }
 
@@ -326,7 +341,12 @@ impl Greeting<'_> {
                 Step::Failed(error) => return Err(self.refuse(auth_fault(error))),
                 Step::Continue(challenge) => {
                     let mut packet = Vec::new();
-                    auth_packet(ReasonCode::ContinueAuthentication, method, &challenge, &mut packet);
+                    auth_packet(
+                        ReasonCode::ContinueAuthentication,
+                        method,
+                        &challenge,
+                        &mut packet,
+                    );
                     stream.write_all(&packet).await.map_err(|_| Refusal::Gone)?;
                     data = self.next_auth(stream, buffer, method).await?;
                 }

@@ -22,8 +22,8 @@ use crate::access::{Exchange, Principal, Step};
 use crate::broker::outbox::Outbox;
 use crate::broker::outgoing::Acknowledgement;
 use crate::broker::session::{Closing, Session};
-use crate::store::Ticket;
 use crate::broker::{Batch, Ending, Request, RouteCache};
+use crate::store::Ticket;
 
 /// A connection's state, apart from its stream.
 pub(super) struct Client {
@@ -107,9 +107,6 @@ impl Client {
         let edge = Arc::clone(&self.edge);
         self.session.heard(edge.broker.clock.now());
         let mut payload = Bytes::new();
-        if let Some(shared) = shared {
-            payload = shared.clone();
-        }
         let mut turn = Turn {
             batch: edge.broker.batch(),
             publishes: Publishes::default(),
@@ -127,14 +124,10 @@ impl Client {
             let packet = &rest[..header.total_len()];
             at += header.total_len();
             packets += 1;
-            let handled = decode(self.version, header, packet)
-                .map_err(Farewell::from)
-                .and_then(|packet| {
-                    if let (Some(shared), Packet::Publish(publish)) = (shared, &packet) {
-                        payload = shared.slice_ref(publish.payload);
-                    }
-                    Ok(packet)
-                });
+            let handled = decode(self.version, header, packet).map_err(Farewell::from);
+            if let (Some(shared), Ok(Packet::Publish(publish))) = (shared, &handled) {
+                payload = shared.slice_ref(publish.payload);
+            }
             match handled {
                 Ok(Packet::Publish(publish)) if shared.is_some() => {
                     // The payload's own reference lives for this call only, so the run does too.
@@ -215,8 +208,7 @@ impl Client {
         }
         let mut unknown = Vec::new();
         let broker = &self.edge.broker;
-        let ticket =
-            broker.acknowledge(&self.session, self.epoch, acknowledgements, &mut unknown);
+        let ticket = broker.acknowledge(&self.session, self.epoch, acknowledgements, &mut unknown);
         for (index, &(what, id)) in acknowledgements.iter().enumerate() {
             let is_unknown = unknown.binary_search(&index).is_ok();
             if is_unknown {
@@ -391,7 +383,13 @@ impl Client {
     }
 
     /// Acknowledges something, once `ticket` is durable.
-    pub(super) fn reply(&mut self, kind: AckKind, id: PacketId, reason: ReasonCode, ticket: Ticket) {
+    pub(super) fn reply(
+        &mut self,
+        kind: AckKind,
+        id: PacketId,
+        reason: ReasonCode,
+        ticket: Ticket,
+    ) {
         self.answer(Answer::Ack(kind, id, reason), ticket);
     }
 

@@ -39,10 +39,12 @@ pub struct Place(Arc<Edge>, IpAddr);
 impl Drop for Place {
     fn drop(&mut self) {
         let Place(edge, address) = self;
-        edge.admission.per_address.remove_if_mut(address, |_, count| {
-            *count -= 1;
-            *count == 0
-        });
+        edge.admission
+            .per_address
+            .remove_if_mut(address, |_, count| {
+                *count -= 1;
+                *count == 0
+            });
     }
 }
 

@@ -150,14 +150,23 @@ impl<'d> Publishes<'d> {
                 batch.refused(dropped, 1);
                 return Err(fault.into());
             }
-            return refuse(client, batch, publish.packet_id, publish.qos, &fault, dropped);
+            return refuse(
+                client,
+                batch,
+                publish.packet_id,
+                publish.qos,
+                &fault,
+                dropped,
+            );
         }
         self.publications.push(Publication {
             qos: publish.qos,
             retain: publish.retain,
             properties: publish.properties,
             payload: publish.payload,
-            packet_id: publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce),
+            packet_id: publish
+                .packet_id
+                .filter(|_| publish.qos == QoS::ExactlyOnce),
             shared_payload,
         });
         self.ids.push(publish.packet_id);
@@ -172,10 +181,11 @@ impl<'d> Publishes<'d> {
             None => Ok(Topic::Borrowed(publish.topic)),
             Some(alias) => {
                 let maximum = client.edge.broker.mqtt().topic_alias_maximum;
-                let topic = client
-                    .aliases
-                    .get_or_insert_default()
-                    .resolve(alias, publish.topic, maximum)?;
+                let topic = client.aliases.get_or_insert_default().resolve(
+                    alias,
+                    publish.topic,
+                    maximum,
+                )?;
                 Ok(Topic::Aliased(topic))
             }
         }
@@ -272,7 +282,10 @@ fn refuse(
             return Err(fault.clone().into());
         }
         let kind = if qos == QoS::ExactlyOnce {
-            client.edge.broker.release(&client.session, client.epoch, id);
+            client
+                .edge
+                .broker
+                .release(&client.session, client.epoch, id);
             AckKind::PubRec
         } else {
             AckKind::PubAck

@@ -178,12 +178,14 @@ impl SimFiles {
     pub(crate) fn kill(&self) -> SimFiles {
         let mut disk = self.0.lock().clone();
         disk.faults.clear();
+        disk.forget_nameless();
         SimFiles(Arc::new(Mutex::new(disk)))
     }
 
     /// The disk as it may look after a power cut now.
     pub(crate) fn cut_power(&self, rng: &mut Rng) -> SimFiles {
-        let disk = self.0.lock().clone();
+        let mut disk = self.0.lock().clone();
+        disk.forget_nameless();
         let mut after = Disk::default();
         // Sometimes nearly all of what was not flushed survives, sometimes nearly nothing.
         let odds = [0, 5, 50, 95, 100][rng.below(5) as usize];
@@ -246,6 +248,25 @@ impl SimFiles {
             .entry(dir.to_owned())
             .or_default()
             .push(change);
+    }
+}
+
+impl Disk {
+    /// Drops the content of files that cannot come back.
+    fn forget_nameless(&mut self) {
+        let mut named: Vec<usize> = self.names.values().copied().collect();
+        named.extend(self.flushed_names.values());
+        for change in self.unflushed_names.values().flatten() {
+            if let NameChange::Link(_, inode) = change {
+                named.push(*inode);
+            }
+        }
+        named.sort_unstable();
+        for (number, inode) in self.inodes.iter_mut().enumerate() {
+            if named.binary_search(&number).is_err() {
+                *inode = Inode::default();
+            }
+        }
     }
 }
 

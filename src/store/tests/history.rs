@@ -122,7 +122,7 @@ impl History {
                 } else {
                     pick(&mut self.rng)
                 };
-                let last = first + self.rng.below(4);
+                let last = first + self.rng.below(16);
                 let ranges = [SeqRange { first, last }, SeqRange::one(pick(&mut self.rng))];
                 self.push(&Record::Done {
                     session,

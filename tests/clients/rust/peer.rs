@@ -23,23 +23,38 @@ use rumqttc::v5::mqttbytes::v5::PublishProperties;
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let [command, version, address, rest @ ..] = arguments.as_slice() else { anyhow::bail!("too few arguments") };
+    let [command, version, address, rest @ ..] = arguments.as_slice() else {
+        anyhow::bail!("too few arguments")
+    };
     let version = match *version {
         "v311" => Version::V311,
         "v5" => Version::V5,
         other => anyhow::bail!("no version {other}"),
     };
     let client_id = format!("rumqttc-{}", std::process::id());
-    let client = Client::connect(address.parse()?, version, Options { client_id, ..Options::default() }).await;
+    let client = Client::connect(
+        address.parse()?,
+        version,
+        Options {
+            client_id,
+            ..Options::default()
+        },
+    )
+    .await;
     match (*command, rest) {
         ("sub", [filter]) => subscribe(client, filter).await,
-        ("pub", [topic, qos, properties @ ..]) => publish(client, version, topic, qos.parse()?, properties).await,
+        ("pub", [topic, qos, properties @ ..]) => {
+            publish(client, version, topic, qos.parse()?, properties).await
+        }
         _ => anyhow::bail!("sub FILTER or pub TOPIC QOS"),
     }
 }
 
 async fn subscribe(mut client: Client, filter: &str) -> anyhow::Result<()> {
-    anyhow::ensure!(client.subscribe(filter, 2).await == 2, "QoS 2 was not granted");
+    anyhow::ensure!(
+        client.subscribe(filter, 2).await == 2,
+        "QoS 2 was not granted"
+    );
     println!("subscribed");
     let (sender, mut stdin_ended) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
@@ -56,7 +71,13 @@ async fn subscribe(mut client: Client, filter: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn publish(mut client: Client, version: Version, topic: &str, qos: u8, properties: &[&str]) -> anyhow::Result<()> {
+async fn publish(
+    mut client: Client,
+    version: Version,
+    topic: &str,
+    qos: u8,
+    properties: &[&str],
+) -> anyhow::Result<()> {
     let mut payload = Vec::new();
     std::io::stdin().read_to_end(&mut payload)?;
     if version == Version::V5 {
@@ -65,7 +86,17 @@ async fn publish(mut client: Client, version: Version, topic: &str, qos: u8, pro
             .filter_map(|property| property.split_once('='))
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        client.publish_with(topic, qos, payload, PublishProperties { user_properties, ..Default::default() }).await;
+        client
+            .publish_with(
+                topic,
+                qos,
+                payload,
+                PublishProperties {
+                    user_properties,
+                    ..Default::default()
+                },
+            )
+            .await;
     } else {
         client.publish(topic, qos, payload).await;
     }

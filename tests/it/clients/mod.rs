@@ -28,15 +28,30 @@ struct Scene {
 impl Scene {
     fn new(version: Version) -> Scene {
         static SERIAL: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("r{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "r{}-{}",
+            std::process::id(),
+            SERIAL.fetch_add(1, Ordering::Relaxed)
+        );
         let (address, process) = match std::env::var("TIDINGS_TEST_BROKER") {
-            Ok(running) => (running.parse().expect("TIDINGS_TEST_BROKER is an address and a port"), None),
+            Ok(running) => (
+                running
+                    .parse()
+                    .expect("TIDINGS_TEST_BROKER is an address and a port"),
+                None,
+            ),
             Err(_) => {
                 let process = ProcessBroker::start(&[]);
                 (process.address(), Some(process))
             }
         };
-        Scene { address, version, name, serial: AtomicUsize::new(0), process }
+        Scene {
+            address,
+            version,
+            name,
+            serial: AtomicUsize::new(0),
+            process,
+        }
     }
 
     fn topic(&self, below: &str) -> String {
@@ -51,7 +66,11 @@ impl Scene {
     /// Without a Client Identifier in the options it gets one of its own.
     async fn connect(&self, mut options: Options) -> Client {
         if options.client_id.is_empty() {
-            options.client_id = format!("{}-{}", self.name, self.serial.fetch_add(1, Ordering::Relaxed));
+            options.client_id = format!(
+                "{}-{}",
+                self.name,
+                self.serial.fetch_add(1, Ordering::Relaxed)
+            );
         }
         Client::connect(self.address, self.version, options).await
     }
@@ -61,8 +80,16 @@ impl Scene {
         if let Some(mut process) = self.process.take() {
             process.signal("TERM");
             let status = process.wait();
-            assert!(status.success(), "after SIGTERM: {status}; it logged:\n{}", process.log());
-            assert!(!process.log().contains("panicked"), "the broker panicked:\n{}", process.log());
+            assert!(
+                status.success(),
+                "after SIGTERM: {status}; it logged:\n{}",
+                process.log()
+            );
+            assert!(
+                !process.log().contains("panicked"),
+                "the broker panicked:\n{}",
+                process.log()
+            );
         }
     }
 }

@@ -73,7 +73,11 @@ enum Packet {
 
 #[derive(Debug)]
 enum Event {
-    Connected { session_present: bool, assigned_client_id: Option<String>, topic_alias_maximum: u16 },
+    Connected {
+        session_present: bool,
+        assigned_client_id: Option<String>,
+        topic_alias_maximum: u16,
+    },
     Subscribed(Vec<u8>),
     Unsubscribed(Vec<u8>),
     /// PUBACK or PUBCOMP.
@@ -118,19 +122,27 @@ impl Client {
             topic_alias_maximum: 0,
         };
         let connected = client.wait("CONNACK", |event| match event {
-            Event::Connected { session_present, assigned_client_id, topic_alias_maximum } => {
-                Ok((session_present, assigned_client_id, topic_alias_maximum))
-            }
+            Event::Connected {
+                session_present,
+                assigned_client_id,
+                topic_alias_maximum,
+            } => Ok((session_present, assigned_client_id, topic_alias_maximum)),
             other => Err(other),
         });
-        (client.session_present, client.assigned_client_id, client.topic_alias_maximum) = connected.await;
+        (
+            client.session_present,
+            client.assigned_client_id,
+            client.topic_alias_maximum,
+        ) = connected.await;
         client
     }
 
     /// The next event that `pick` takes. Messages are kept for later; anything else out of turn is a failure.
     async fn wait<T>(&mut self, what: &str, pick: impl Fn(Event) -> Result<T, Event>) -> T {
         loop {
-            let event = timeout(TIMEOUT, self.events.recv()).await.unwrap_or_else(|_| panic!("no {what} arrived"));
+            let event = timeout(TIMEOUT, self.events.recv())
+                .await
+                .unwrap_or_else(|_| panic!("no {what} arrived"));
             let event = event.unwrap_or_else(|| panic!("the connection ended before {what}"));
             match pick(event) {
                 Ok(picked) => return picked,
@@ -144,19 +156,36 @@ impl Client {
     /// Subscribes, waits for SUBACK and gives its code: the granted QoS, or 0x80 and above.
     pub(crate) async fn subscribe(&mut self, filter: &str, qos: u8) -> u8 {
         match &self.requests {
-            Requests::V311(client) => client.subscribe(filter, qos_of(qos)).await.expect("an open connection"),
-            Requests::V5(client) => client.subscribe(filter, qos_of_v5(qos)).await.expect("an open connection"),
+            Requests::V311(client) => client
+                .subscribe(filter, qos_of(qos))
+                .await
+                .expect("an open connection"),
+            Requests::V5(client) => client
+                .subscribe(filter, qos_of_v5(qos))
+                .await
+                .expect("an open connection"),
         }
         self.subscribed().await
     }
 
     /// Subscribes with all that MQTT 5 offers.
-    pub(crate) async fn subscribe_v5(&mut self, filter: packet5::Filter, identifier: Option<usize>) -> u8 {
-        let Requests::V5(client) = &self.requests else { panic!("an MQTT 5 client") };
+    pub(crate) async fn subscribe_v5(
+        &mut self,
+        filter: packet5::Filter,
+        identifier: Option<usize>,
+    ) -> u8 {
+        let Requests::V5(client) = &self.requests else {
+            panic!("an MQTT 5 client")
+        };
         let sent = match identifier {
             Some(id) => {
-                let properties = packet5::SubscribeProperties { id: Some(id), user_properties: Vec::new() };
-                client.subscribe_many_with_properties([filter], properties).await
+                let properties = packet5::SubscribeProperties {
+                    id: Some(id),
+                    user_properties: Vec::new(),
+                };
+                client
+                    .subscribe_many_with_properties([filter], properties)
+                    .await
             }
             None => client.subscribe_many([filter]).await,
         };
@@ -175,8 +204,14 @@ impl Client {
     /// Unsubscribes and waits for UNSUBACK; its code in MQTT 5.
     pub(crate) async fn unsubscribe(&mut self, filter: &str) -> Option<u8> {
         match &self.requests {
-            Requests::V311(client) => client.unsubscribe(filter).await.expect("an open connection"),
-            Requests::V5(client) => client.unsubscribe(filter).await.expect("an open connection"),
+            Requests::V311(client) => client
+                .unsubscribe(filter)
+                .await
+                .expect("an open connection"),
+            Requests::V5(client) => client
+                .unsubscribe(filter)
+                .await
+                .expect("an open connection"),
         }
         let take = |event| match event {
             Event::Unsubscribed(codes) => Ok(codes.first().copied()),
@@ -191,7 +226,12 @@ impl Client {
         self.acknowledged(usize::from(qos > 0)).await;
     }
 
-    pub(crate) async fn publish_retained(&mut self, topic: &str, qos: u8, payload: impl Into<Vec<u8>>) {
+    pub(crate) async fn publish_retained(
+        &mut self,
+        topic: &str,
+        qos: u8,
+        payload: impl Into<Vec<u8>>,
+    ) {
         self.send(topic, qos, true, payload).await;
         self.acknowledged(usize::from(qos > 0)).await;
     }
@@ -204,21 +244,37 @@ impl Client {
         payload: impl Into<Vec<u8>>,
         properties: packet5::PublishProperties,
     ) {
-        let Requests::V5(client) = &self.requests else { panic!("an MQTT 5 client") };
-        let sent = client.publish_with_properties(topic, qos_of_v5(qos), false, payload.into(), properties).await;
+        let Requests::V5(client) = &self.requests else {
+            panic!("an MQTT 5 client")
+        };
+        let sent = client
+            .publish_with_properties(topic, qos_of_v5(qos), false, payload.into(), properties)
+            .await;
         sent.expect("an open connection");
         self.acknowledged(usize::from(qos > 0)).await;
     }
 
     /// Publishes without waiting for the acknowledgement.
-    pub(crate) async fn send(&mut self, topic: &str, qos: u8, retain: bool, payload: impl Into<Vec<u8>>) {
+    pub(crate) async fn send(
+        &mut self,
+        topic: &str,
+        qos: u8,
+        retain: bool,
+        payload: impl Into<Vec<u8>>,
+    ) {
         let payload = payload.into();
         match &self.requests {
             Requests::V311(client) => {
-                client.publish(topic, qos_of(qos), retain, payload).await.expect("an open connection");
+                client
+                    .publish(topic, qos_of(qos), retain, payload)
+                    .await
+                    .expect("an open connection");
             }
             Requests::V5(client) => {
-                client.publish(topic, qos_of_v5(qos), retain, payload).await.expect("an open connection");
+                client
+                    .publish(topic, qos_of_v5(qos), retain, payload)
+                    .await
+                    .expect("an open connection");
             }
         }
     }
@@ -287,15 +343,21 @@ impl Client {
 
     pub(crate) async fn ack(&mut self, message: &Message) {
         match (&self.requests, &message.packet) {
-            (Requests::V311(client), Packet::V311(publish)) => client.ack(publish).await.expect("an open connection"),
-            (Requests::V5(client), Packet::V5(publish)) => client.ack(publish).await.expect("an open connection"),
+            (Requests::V311(client), Packet::V311(publish)) => {
+                client.ack(publish).await.expect("an open connection")
+            }
+            (Requests::V5(client), Packet::V5(publish)) => {
+                client.ack(publish).await.expect("an open connection")
+            }
             _ => panic!("a message of another client"),
         }
     }
 
     /// Waits until the broker has closed the connection; the Reason Code of its DISCONNECT in MQTT 5.
     pub(crate) async fn closed(&mut self) -> Closed {
-        let ended = timeout(TIMEOUT, &mut self.connection).await.expect("the end of the connection");
+        let ended = timeout(TIMEOUT, &mut self.connection)
+            .await
+            .expect("the end of the connection");
         ended.expect("the event loop does not panic")
     }
 
@@ -322,14 +384,23 @@ impl Drop for Client {
     }
 }
 
-fn connect_v311(addr: SocketAddr, options: Options, events: UnboundedSender<Event>) -> (Requests, JoinHandle<Closed>) {
+fn connect_v311(
+    addr: SocketAddr,
+    options: Options,
+    events: UnboundedSender<Event>,
+) -> (Requests, JoinHandle<Closed>) {
     let mut mqtt = rumqttc::MqttOptions::new(options.client_id, addr.ip().to_string(), addr.port());
     mqtt.set_clean_session(options.session_expiry_secs.is_none());
     mqtt.set_max_packet_size(PACKET_SIZE_MAX as usize, PACKET_SIZE_MAX as usize);
     mqtt.set_manual_acks(options.manual_acks);
     mqtt.set_keep_alive(Duration::from_secs(options.keep_alive_secs.unwrap_or(60)));
     if let Some(will) = options.will {
-        mqtt.set_last_will(rumqttc::LastWill::new(will.topic, will.payload, qos_of(will.qos), will.retain));
+        mqtt.set_last_will(rumqttc::LastWill::new(
+            will.topic,
+            will.payload,
+            qos_of(will.qos),
+            will.retain,
+        ));
     }
     let (client, mut connection) = rumqttc::AsyncClient::new(mqtt, 10);
     let task = tokio::spawn(async move {
@@ -346,7 +417,9 @@ fn connect_v311(addr: SocketAddr, options: Options, events: UnboundedSender<Even
 
 fn event_v311(event: rumqttc::Event) -> Option<Event> {
     use rumqttc::{Packet as Incoming, SubscribeReasonCode};
-    let rumqttc::Event::Incoming(packet) = event else { return None };
+    let rumqttc::Event::Incoming(packet) = event else {
+        return None;
+    };
     Some(match packet {
         Incoming::ConnAck(connack) => Event::Connected {
             session_present: connack.session_present,
@@ -379,7 +452,11 @@ fn event_v311(event: rumqttc::Event) -> Option<Event> {
     })
 }
 
-fn connect_v5(addr: SocketAddr, options: Options, events: UnboundedSender<Event>) -> (Requests, JoinHandle<Closed>) {
+fn connect_v5(
+    addr: SocketAddr,
+    options: Options,
+    events: UnboundedSender<Event>,
+) -> (Requests, JoinHandle<Closed>) {
     let mut mqtt = v5::MqttOptions::new(options.client_id, addr.ip().to_string(), addr.port());
     mqtt.set_clean_start(options.session_expiry_secs.is_none());
     mqtt.set_session_expiry_interval(options.session_expiry_secs);
@@ -391,7 +468,13 @@ fn connect_v5(addr: SocketAddr, options: Options, events: UnboundedSender<Event>
     mqtt.set_keep_alive(Duration::from_secs(options.keep_alive_secs.unwrap_or(60)));
     if let Some(will) = options.will {
         let qos = qos_of_v5(will.qos);
-        mqtt.set_last_will(packet5::LastWill::new(will.topic, will.payload, qos, will.retain, will.properties));
+        mqtt.set_last_will(packet5::LastWill::new(
+            will.topic,
+            will.payload,
+            qos,
+            will.retain,
+            will.properties,
+        ));
     }
     let (client, mut connection) = v5::AsyncClient::new(mqtt, 10);
     let task = tokio::spawn(async move {
@@ -402,7 +485,10 @@ fn connect_v5(addr: SocketAddr, options: Options, events: UnboundedSender<Event>
                         let _ = events.send(event);
                     }
                 }
-                Err(v5::ConnectionError::MqttState(v5::StateError::ServerDisconnect { reason_code, .. })) => {
+                Err(v5::ConnectionError::MqttState(v5::StateError::ServerDisconnect {
+                    reason_code,
+                    ..
+                })) => {
                     return Some(reason_code);
                 }
                 Err(_) => return None,
@@ -414,13 +500,18 @@ fn connect_v5(addr: SocketAddr, options: Options, events: UnboundedSender<Event>
 
 fn event_v5(event: v5::Event) -> Option<Event> {
     use packet5::Packet as Incoming;
-    let v5::Event::Incoming(packet) = event else { return None };
+    let v5::Event::Incoming(packet) = event else {
+        return None;
+    };
     Some(match packet {
         Incoming::ConnAck(connack) => {
             let properties = connack.properties;
             Event::Connected {
                 session_present: connack.session_present,
-                topic_alias_maximum: properties.as_ref().and_then(|p| p.topic_alias_max).unwrap_or(0),
+                topic_alias_maximum: properties
+                    .as_ref()
+                    .and_then(|p| p.topic_alias_max)
+                    .unwrap_or(0),
                 assigned_client_id: properties.and_then(|p| p.assigned_client_identifier),
             }
         }

@@ -35,11 +35,21 @@ in_both_versions!(
 const MEBIBYTE: usize = 1024 * 1024;
 
 fn persistent(scene: &Scene) -> Options {
-    Options { client_id: scene.name.clone(), session_expiry_secs: Some(300), ..Options::default() }
+    Options {
+        client_id: scene.name.clone(),
+        session_expiry_secs: Some(300),
+        ..Options::default()
+    }
 }
 
 fn will(topic: &str, qos: u8, retain: bool) -> Option<Will> {
-    Some(Will { topic: topic.to_owned(), payload: "gone", qos, retain, properties: None })
+    Some(Will {
+        topic: topic.to_owned(),
+        payload: "gone",
+        qos,
+        retain,
+        properties: None,
+    })
 }
 
 /// Sends one last message behind all others. Once it is there, nothing before it can still be on its way.
@@ -63,8 +73,14 @@ async fn each_qos_against_each(scene: &Scene) {
         for published in 0..=2 {
             publisher.publish(&topic, published, "payload").await;
             let got = subscriber.message().await;
-            assert_eq!((got.topic.as_str(), got.text()), (topic.as_str(), "payload"));
-            assert_eq!((got.qos, got.retain, got.dup), (published.min(subscribed), false, false));
+            assert_eq!(
+                (got.topic.as_str(), got.text()),
+                (topic.as_str(), "payload")
+            );
+            assert_eq!(
+                (got.qos, got.retain, got.dup),
+                (published.min(subscribed), false, false)
+            );
         }
     }
     flush(&mut publisher, &mut subscriber, &scene.topic("end"), 2).await;
@@ -90,11 +106,18 @@ async fn order_is_kept(scene: &Scene, qos: u8) {
     subscriber.subscribe(&scene.name, qos).await;
     let expected: Vec<String> = (0..300).map(|i| i.to_string()).collect();
     for payload in &expected {
-        publisher.send(&scene.name, qos, false, payload.as_str()).await;
+        publisher
+            .send(&scene.name, qos, false, payload.as_str())
+            .await;
     }
-    publisher.acknowledged(if qos > 0 { expected.len() } else { 0 }).await;
+    publisher
+        .acknowledged(if qos > 0 { expected.len() } else { 0 })
+        .await;
     let got = subscriber.messages(expected.len()).await;
-    assert_eq!(got.iter().map(|message| message.text()).collect::<Vec<_>>(), expected);
+    assert_eq!(
+        got.iter().map(|message| message.text()).collect::<Vec<_>>(),
+        expected
+    );
     flush(&mut publisher, &mut subscriber, &scene.topic("end"), qos).await;
     assert_eq!(subscriber.message().await.topic, scene.topic("end"));
     subscriber.nothing_else();
@@ -109,7 +132,10 @@ async fn one_mebibyte_arrives_byte_for_byte(scene: &Scene) {
         publisher.publish(&topic, qos, payload.clone()).await;
         let got = subscriber.message().await;
         assert_eq!(got.payload.len(), MEBIBYTE);
-        assert!(got.payload == payload, "the payload was changed at QoS {qos}");
+        assert!(
+            got.payload == payload,
+            "the payload was changed at QoS {qos}"
+        );
     }
 }
 
@@ -174,7 +200,10 @@ async fn retained_messages_greet_and_are_taken_away(scene: &Scene) {
         let mut early = scene.client().await;
         early.subscribe(&topic, qos).await;
         let greeting = early.message().await;
-        assert_eq!((greeting.text(), greeting.qos, greeting.retain), ("second", qos, true));
+        assert_eq!(
+            (greeting.text(), greeting.qos, greeting.retain),
+            ("second", qos, true)
+        );
         publisher.publish_retained(&topic, qos, "third").await;
         let live = early.message().await;
         assert_eq!((live.text(), live.qos, live.retain), ("third", qos, false));
@@ -192,7 +221,14 @@ async fn a_will_is_published_when_a_client_vanishes(scene: &Scene) {
     let mut watcher = scene.client().await;
     watcher.subscribe(&scene.name, 2).await;
     for qos in 0..=2 {
-        scene.connect(Options { will: will(&scene.name, qos, false), ..Options::default() }).await.abort().await;
+        scene
+            .connect(Options {
+                will: will(&scene.name, qos, false),
+                ..Options::default()
+            })
+            .await
+            .abort()
+            .await;
         let got = watcher.message().await;
         assert_eq!((got.text(), got.qos, got.retain), ("gone", qos, false));
     }
@@ -202,7 +238,14 @@ async fn a_will_is_published_when_a_client_vanishes(scene: &Scene) {
 async fn a_will_may_be_retained(scene: &Scene) {
     let mut watcher = scene.client().await;
     watcher.subscribe(&scene.name, 1).await;
-    scene.connect(Options { will: will(&scene.name, 1, true), ..Options::default() }).await.abort().await;
+    scene
+        .connect(Options {
+            will: will(&scene.name, 1, true),
+            ..Options::default()
+        })
+        .await
+        .abort()
+        .await;
     assert_eq!(watcher.message().await.text(), "gone");
     let mut late = scene.client().await;
     late.subscribe(&scene.name, 1).await;
@@ -214,11 +257,23 @@ async fn a_will_may_be_retained(scene: &Scene) {
 async fn disconnect_leaves_no_will(scene: &Scene) {
     let mut watcher = scene.client().await;
     watcher.subscribe(&scene.topic("#"), 1).await;
-    let options = Options { client_id: scene.name.clone(), ..Options::default() };
-    let leaving = scene.connect(Options { will: will(&scene.topic("will"), 1, false), ..options.clone() }).await;
+    let options = Options {
+        client_id: scene.name.clone(),
+        ..Options::default()
+    };
+    let leaving = scene
+        .connect(Options {
+            will: will(&scene.topic("will"), 1, false),
+            ..options.clone()
+        })
+        .await;
     leaving.disconnect().await;
     // The CONNACK of the same Client Identifier comes only when the broker is through with the earlier connection.
-    scene.connect(options).await.publish(&scene.topic("end"), 1, "").await;
+    scene
+        .connect(options)
+        .await
+        .publish(&scene.topic("end"), 1, "")
+        .await;
     assert_eq!(watcher.message().await.topic, scene.topic("end"));
 }
 
@@ -230,8 +285,9 @@ async fn a_session_is_resumed(scene: &Scene) {
     away.disconnect().await;
 
     let mut publisher = scene.client().await;
-    let sent: Vec<(String, String, u8)> =
-        (0..40).map(|i| (scene.topic(&(i % 3).to_string()), i.to_string(), 1 + i % 2)).collect();
+    let sent: Vec<(String, String, u8)> = (0..40)
+        .map(|i| (scene.topic(&(i % 3).to_string()), i.to_string(), 1 + i % 2))
+        .collect();
     for (topic, payload, qos) in &sent {
         publisher.publish(topic, *qos, payload.as_str()).await;
     }
@@ -240,7 +296,10 @@ async fn a_session_is_resumed(scene: &Scene) {
     assert!(back.session_present);
     for (topic, payload, qos) in &sent {
         let got = back.message().await;
-        assert_eq!((&got.topic, got.text(), got.qos), (topic, payload.as_str(), *qos));
+        assert_eq!(
+            (&got.topic, got.text(), got.qos),
+            (topic, payload.as_str(), *qos)
+        );
     }
     publisher.publish(&scene.topic("live"), 2, "live").await;
     assert_eq!(back.message().await.text(), "live");
@@ -250,7 +309,13 @@ async fn a_session_is_resumed(scene: &Scene) {
 /// QoS 1 messages that were received but not acknowledged come again: first, in order, as duplicates.
 async fn unacknowledged_messages_come_again(scene: &Scene) {
     let will = will(&scene.topic("gone"), 1, false);
-    let mut first = scene.connect(Options { manual_acks: true, will, ..persistent(scene) }).await;
+    let mut first = scene
+        .connect(Options {
+            manual_acks: true,
+            will,
+            ..persistent(scene)
+        })
+        .await;
     first.subscribe(&scene.name, 1).await;
     let mut publisher = scene.client().await;
     publisher.subscribe(&scene.topic("gone"), 1).await;
@@ -275,10 +340,19 @@ async fn unacknowledged_messages_come_again(scene: &Scene) {
 }
 
 async fn a_clean_start_discards_the_session(scene: &Scene) {
-    scene.connect(persistent(scene)).await.subscribe(&scene.name, 1).await;
+    scene
+        .connect(persistent(scene))
+        .await
+        .subscribe(&scene.name, 1)
+        .await;
     let mut publisher = scene.client().await;
     publisher.publish(&scene.name, 1, "lost").await;
-    let mut clean = scene.connect(Options { session_expiry_secs: None, ..persistent(scene) }).await;
+    let mut clean = scene
+        .connect(Options {
+            session_expiry_secs: None,
+            ..persistent(scene)
+        })
+        .await;
     assert!(!clean.session_present);
     publisher.publish(&scene.name, 1, "not subscribed").await;
     flush(&mut publisher, &mut clean, &scene.topic("end"), 1).await;
@@ -296,17 +370,30 @@ async fn a_second_connection_takes_over(scene: &Scene) {
         assert_eq!(reason, Some(DisconnectReasonCode::SessionTakenOver));
     }
     assert!(second.session_present);
-    scene.client().await.publish(&scene.name, 1, "for the second").await;
+    scene
+        .client()
+        .await
+        .publish(&scene.name, 1, "for the second")
+        .await;
     assert_eq!(second.message().await.text(), "for the second");
     first.nothing_else();
 }
 
 /// Every member of the group gets some of the messages, and each message goes to exactly one.
 async fn a_shared_subscription_gives_each_message_to_one_member(scene: &Scene) {
-    let mut members = [scene.client().await, scene.client().await, scene.client().await];
+    let mut members = [
+        scene.client().await,
+        scene.client().await,
+        scene.client().await,
+    ];
     let mut publisher = scene.client().await;
     for member in &mut members {
-        assert_eq!(member.subscribe(&format!("$share/group/{}", scene.name), 1).await, 1);
+        assert_eq!(
+            member
+                .subscribe(&format!("$share/group/{}", scene.name), 1)
+                .await,
+            1
+        );
         member.subscribe(&scene.topic("end"), 1).await;
     }
     for i in 0..60 {
@@ -333,7 +420,12 @@ async fn a_shared_subscription_gives_each_message_to_one_member(scene: &Scene) {
 /// rumqttc wants at least five seconds of Keep Alive in MQTT 5, and one in 3.1.1.
 async fn pings_are_answered(scene: &Scene) {
     let keep_alive_secs = Some(if scene.version == Version::V5 { 5 } else { 1 });
-    let mut client = scene.connect(Options { keep_alive_secs, ..Options::default() }).await;
+    let mut client = scene
+        .connect(Options {
+            keep_alive_secs,
+            ..Options::default()
+        })
+        .await;
     client.pong().await;
     client.pong().await;
 }

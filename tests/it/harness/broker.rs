@@ -1,4 +1,5 @@
-//! A broker of the scenario's own: in this process, on a port that the system chooses, in a directory that goes with it.
+//! A broker of the scenario's own: in this process, on a port that the system chooses, in a
+//! directory that goes with it.
 
 use std::net::SocketAddr;
 
@@ -6,13 +7,14 @@ use tempfile::TempDir;
 use tidings::Server;
 use tidings::config::{Config, Sources};
 
-use super::wire::{ConnAck, Connect, Version};
-use super::Client;
+use super::wire::{Connect, Version};
+use super::{Client, panics};
 
 pub struct Broker {
     pub address: SocketAddr,
     server: Option<Server>,
-    directory: TempDir,
+    /// Goes with the broker.
+    _directory: TempDir,
 }
 
 impl Broker {
@@ -21,21 +23,24 @@ impl Broker {
         Broker::with("").await
     }
 
-    /// With these settings, written as in `broker.toml`: `"mqtt.receive_maximum = 2"` or whole sections.
+    /// With these settings, written as in `broker.toml`: `"mqtt.receive_maximum = 2"` or whole
+    /// sections.
     pub async fn with(settings: &str) -> Broker {
         Broker::within(scratch(), settings).await
     }
 
     /// With files that are already in `directory`; in the settings, `{dir}` stands for its path.
     pub async fn within(directory: TempDir, settings: &str) -> Broker {
-        let server = Server::start(configuration(&directory, settings)).await.expect("the broker starts");
+        panics::watch();
+        let server = Server::start(configuration(&directory, settings))
+            .await
+            .expect("the broker starts");
         let address = server.addresses().mqtt[0];
-        Broker { address, server: Some(server), directory }
-    }
-
-    /// This broker's own directory, for files that its configuration names.
-    pub fn directory(&self) -> &std::path::Path {
-        self.directory.path()
+        Broker {
+            address,
+            server: Some(server),
+            _directory: directory,
+        }
     }
 
     pub async fn connect(&self, connect: Connect) -> Client {
@@ -47,11 +52,6 @@ impl Broker {
         self.connect(Connect::v5(client_id)).await
     }
 
-    /// The client and what it was answered, whatever that is.
-    pub async fn attempt(&self, connect: Connect) -> (Client, ConnAck) {
-        Client::attempt(self.address, connect).await
-    }
-
     /// A network connection without CONNECT.
     pub async fn open(&self, version: Version) -> Client {
         Client::open(self.address, version).await
@@ -59,7 +59,11 @@ impl Broker {
 
     /// Graceful, as at SIGTERM.
     pub async fn shutdown(mut self) {
-        self.server.take().expect("it runs until here").shutdown().await;
+        self.server
+            .take()
+            .expect("it runs until here")
+            .shutdown()
+            .await;
     }
 }
 
@@ -67,10 +71,24 @@ fn configuration(directory: &TempDir, settings: &str) -> Config {
     let path = directory.path().to_str().expect("a path of UTF-8");
     let sources = Sources::new()
         .file("the scenario's settings", settings.replace("{dir}", path))
-        .set(["mqtt.listen=127.0.0.1:0".to_owned(), format!("store.path={path}/data")]);
+        .set([
+            "mqtt.listen=127.0.0.1:0".to_owned(),
+            format!("store.path={path}/data"),
+        ]);
     Config::load(&sources).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 pub fn scratch() -> TempDir {
-    tempfile::Builder::new().prefix("tidings-it-").tempdir().expect("a temporary directory")
+    tempfile::Builder::new()
+        .prefix("tidings-it-")
+        .tempdir()
+        .expect("a temporary directory")
+}
+
+impl Drop for Broker {
+    /// A panic in a connection's task looks like an ordinary close from outside, so it is asked
+    /// for.
+    fn drop(&mut self) {
+        panics::assert_none();
+    }
 }

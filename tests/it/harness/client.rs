@@ -1,7 +1,9 @@
-//! A client of raw packets for every version: it sends what it is told, right or wrong, and shows all that arrives.
+//! A client of raw packets for every version: it sends what it is told, right or wrong, and shows
+//! all that arrives.
 //!
-//! It reads its socket only while a scenario waits for something, so a client that nobody asks is a slow consumer.
-//! Every wait has the one [`DEADLINE`]; nothing here sleeps. A failure prints the whole conversation.
+//! It reads its socket only while a scenario waits for something, so a client that nobody asks is a
+//! slow consumer. Every wait has the one [`DEADLINE`]; nothing here sleeps. A failure prints the
+//! whole conversation.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -29,17 +31,24 @@ pub struct Client {
 }
 
 impl Client {
-    /// A network connection on which nothing has been sent. `version` is how arriving bytes are read.
+    /// A network connection on which nothing has been sent. `version` is how arriving bytes are
+    /// read.
     pub async fn open(address: SocketAddr, version: Version) -> Client {
         let stream = timeout(DEADLINE, TcpStream::connect(address))
             .await
             .expect("the broker accepts in time")
             .unwrap_or_else(|error| panic!("no connection to {address}: {error}"));
-        stream.set_nodelay(true).expect("a connected socket takes TCP_NODELAY");
+        stream
+            .set_nodelay(true)
+            .expect("a connected socket takes TCP_NODELAY");
         Client {
             version,
             id: "?".to_owned(),
-            connack: ConnAck { session_present: false, reason: Reason::UNSPECIFIED_ERROR, properties: Vec::new() },
+            connack: ConnAck {
+                session_present: false,
+                reason: Reason::UNSPECIFIED_ERROR,
+                properties: Vec::new(),
+            },
             stream,
             unread: Vec::new(),
             arrived: VecDeque::new(),
@@ -71,7 +80,12 @@ impl Client {
 
     /// A connection that the broker has closed swallows what is sent; the next read tells.
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
-        let shown = bytes.iter().take(24).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+        let shown = bytes
+            .iter()
+            .take(24)
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<Vec<_>>()
+            .join(" ");
         let ellipsis = if bytes.len() > 24 { " …" } else { "" };
         self.note(format!("-> {} bytes: {shown}{ellipsis}", bytes.len()));
         self.write(bytes).await;
@@ -127,13 +141,19 @@ impl Client {
 
     /// The first packet that `pick` accepts. The others stay, in order, for later.
     pub async fn take<T>(&mut self, what: &str, pick: impl Fn(&Packet) -> Option<T>) -> T {
-        let waiting = self.arrived.iter().enumerate().find_map(|(index, packet)| Some((index, pick(packet)?)));
+        let waiting = self
+            .arrived
+            .iter()
+            .enumerate()
+            .find_map(|(index, packet)| Some((index, pick(packet)?)));
         if let Some((index, found)) = waiting {
             self.arrived.remove(index);
             return found;
         }
         loop {
-            let Some(packet) = self.read().await else { self.fail(&format!("closed, but expected {what}")) };
+            let Some(packet) = self.read().await else {
+                self.fail(&format!("closed, but expected {what}"))
+            };
             match pick(&packet) {
                 Some(found) => return found,
                 None => self.arrived.push_back(packet),
@@ -151,7 +171,10 @@ impl Client {
                     return Some(packet);
                 }
                 Ok(None) => {}
-                Err(error) => self.fail(&format!("the broker sent a malformed packet: {error}\n{:02x?}", self.unread)),
+                Err(error) => self.fail(&format!(
+                    "the broker sent a malformed packet: {error}\n{:02x?}",
+                    self.unread
+                )),
             }
             let mut chunk = [0; 16 * 1024];
             match timeout(DEADLINE, self.stream.read(&mut chunk)).await {
@@ -168,7 +191,8 @@ impl Client {
         }
     }
 
-    /// The product's own decoder must take what the broker sends, and re-encode it to the same bytes.
+    /// The product's own decoder must take what the broker sends, and re-encode it to the same
+    /// bytes.
     fn second_opinion(&self, packet: &Packet, length: usize) {
         use tidings_protocol::mqtt;
         let version = match self.version {
@@ -185,10 +209,14 @@ impl Client {
                 let mut again = Vec::new();
                 decoded.encode(version, &mut again);
                 if again != bytes {
-                    self.fail(&format!("{packet:?} is re-encoded differently:\n{bytes:02x?}\n{again:02x?}"));
+                    self.fail(&format!(
+                        "{packet:?} is re-encoded differently:\n{bytes:02x?}\n{again:02x?}"
+                    ));
                 }
             }
-            Err(error) => self.fail(&format!("the product's decoder refuses {packet:?}: {error}")),
+            Err(error) => self.fail(&format!(
+                "the product's decoder refuses {packet:?}: {error}"
+            )),
         }
     }
 
@@ -228,7 +256,9 @@ impl Client {
     pub async fn receive_exactly(&mut self, topic: &str, payload: &str) -> Publish {
         let publish = self.receive().await;
         if publish.topic != topic || publish.payload != payload.as_bytes() {
-            self.fail(&format!("expected {payload:?} on {topic:?}, got {publish:?}"));
+            self.fail(&format!(
+                "expected {payload:?} on {topic:?}, got {publish:?}"
+            ));
         }
         publish
     }
@@ -305,7 +335,9 @@ impl Client {
     /// The broker closes the connection without another packet.
     pub async fn expect_closed(&mut self) {
         if let Some(packet) = self.next_or_closed().await {
-            self.fail(&format!("expected the end of the connection, got {packet:?}"));
+            self.fail(&format!(
+                "expected the end of the connection, got {packet:?}"
+            ));
         }
     }
 
@@ -342,7 +374,8 @@ impl Client {
         }
     }
 
-    /// The connection ends as its version prescribes: in 5 with a DISCONNECT that gives the reason, in 3 without.
+    /// The connection ends as its version prescribes: in 5 with a DISCONNECT that gives the reason,
+    /// in 3 without.
     pub async fn expect_refused(&mut self, reason: Reason) {
         match self.version {
             Version::V5 => drop(self.expect_disconnect(reason).await),
@@ -350,12 +383,16 @@ impl Client {
         }
     }
 
-    /// All that was on its way to this client has arrived when this returns: the broker handles the packets of a
-    /// connection in order, and whatever it had queued for the first PINGRESP's moment is written by the second's.
+    /// All that was on its way to this client has arrived when this returns: the broker handles the
+    /// packets of a connection in order, and whatever it had queued for the first PINGRESP's moment
+    /// is written by the second's.
     pub async fn fence(&mut self) {
         for _ in 0..2 {
             self.send(Packet::PingReq).await;
-            self.take("PINGRESP", |packet| matches!(packet, Packet::PingResp).then_some(())).await;
+            self.take("PINGRESP", |packet| {
+                matches!(packet, Packet::PingResp).then_some(())
+            })
+            .await;
         }
     }
 
@@ -384,7 +421,9 @@ impl Client {
     pub async fn subscribe_to(&mut self, filter: &str, qos: u8) {
         let reasons = self.subscribe(Subscribe::new([(filter, qos)])).await;
         if reasons != [Reason(qos)] {
-            self.fail(&format!("subscription to {filter:?} with QoS {qos} got {reasons:?}"));
+            self.fail(&format!(
+                "subscription to {filter:?} with QoS {qos} got {reasons:?}"
+            ));
         }
     }
 
@@ -449,7 +488,8 @@ impl Client {
         self.wait_until_closed().await;
     }
 
-    /// The network connection ends without DISCONNECT. Returns when the broker has noticed and closed its side.
+    /// The network connection ends without DISCONNECT. Returns when the broker has noticed and
+    /// closed its side.
     pub async fn lose(mut self) {
         self.note("-> (end of the network connection)".to_owned());
         // An error means that the broker closed first, which is as good.

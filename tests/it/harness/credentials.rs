@@ -28,8 +28,9 @@ pub fn user(name: &str, password: &str) -> String {
 pub fn user_without_scram(name: &str, password: &str) -> String {
     let cheap = argon2::Params::new(8, 1, 1, None).expect("the minimum");
     let argon2 = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, cheap);
-    let hash: argon2::password_hash::phc::PasswordHash =
-        argon2.hash_password(password.as_bytes()).expect("a password can be hashed");
+    let hash: argon2::password_hash::phc::PasswordHash = argon2
+        .hash_password(password.as_bytes())
+        .expect("a password can be hashed");
     format!("{name}:{hash}\n")
 }
 
@@ -45,21 +46,39 @@ impl Scram {
     /// The exchange, and the client-first-message.
     pub fn begin(user: &str, password: &str) -> (Scram, Vec<u8>) {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let nonce = format!("nonce{}", COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let nonce = format!(
+            "nonce{}",
+            COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+        );
         let first_bare = format!("n={user},r={nonce}");
         let message = format!("n,,{first_bare}").into_bytes();
-        (Scram { password: password.to_owned(), first_bare, nonce, server_signature: Vec::new() }, message)
+        (
+            Scram {
+                password: password.to_owned(),
+                first_bare,
+                nonce,
+                server_signature: Vec::new(),
+            },
+            message,
+        )
     }
 
     /// The client-final-message that answers the server-first-message.
     pub fn answer(&mut self, server_first: &[u8]) -> Vec<u8> {
-        let server_first = std::str::from_utf8(server_first).expect("the server-first-message is text");
+        let server_first =
+            std::str::from_utf8(server_first).expect("the server-first-message is text");
         let field = |name: &str| {
             let mut fields = server_first.split(',');
-            fields.find_map(|field| field.strip_prefix(name)).unwrap_or_else(|| panic!("{name} in {server_first}"))
+            fields
+                .find_map(|field| field.strip_prefix(name))
+                .unwrap_or_else(|| panic!("{name} in {server_first}"))
         };
         let nonce = field("r=");
-        assert!(nonce.starts_with(&self.nonce) && nonce.len() > self.nonce.len(), "{nonce} adds to {}", self.nonce);
+        assert!(
+            nonce.starts_with(&self.nonce) && nonce.len() > self.nonce.len(),
+            "{nonce} adds to {}",
+            self.nonce
+        );
         let salt = BASE64.decode(field("s=")).expect("the salt is base64");
         let iterations = field("i=").parse().expect("the iterations are a number");
         let salted = salted_password(&self.password, &salt, iterations);
@@ -67,7 +86,11 @@ impl Scram {
         let without_proof = format!("c=biws,r={nonce}");
         let message = format!("{},{server_first},{without_proof}", self.first_bare);
         let signature = hmac(&sha256(&client_key), message.as_bytes());
-        let proof: Vec<u8> = client_key.iter().zip(signature).map(|(key, signature)| key ^ signature).collect();
+        let proof: Vec<u8> = client_key
+            .iter()
+            .zip(signature)
+            .map(|(key, signature)| key ^ signature)
+            .collect();
         let server_key = hmac(&salted, b"Server Key");
         self.server_signature = hmac(&server_key, message.as_bytes()).to_vec();
         format!("{without_proof},p={}", BASE64.encode(proof)).into_bytes()
@@ -86,7 +109,10 @@ fn salted_password(password: &str, salt: &[u8], iterations: u32) -> [u8; 32] {
     let mut result = block;
     for _ in 1..iterations {
         block = hmac(password.as_bytes(), &block);
-        result.iter_mut().zip(block).for_each(|(sum, byte)| *sum ^= byte);
+        result
+            .iter_mut()
+            .zip(block)
+            .for_each(|(sum, byte)| *sum ^= byte);
     }
     result
 }

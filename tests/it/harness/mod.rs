@@ -1,14 +1,17 @@
-//! What every scenario stands on: a real broker with its own directory and port, and a client that speaks raw packets.
+//! What every scenario stands on: a real broker with its own directory and port, and a client that
+//! speaks raw packets.
 //!
-//! The wire format is written down here a second time (`wire.rs`) on purpose. A mistake that the product's encoder and
-//! decoder share would be invisible to a client that uses them; it is not to this one. Every packet that arrives is also
-//! given to the product's decoder, so that the two readings check each other.
+//! The wire format is written down here a second time (`wire.rs`) on purpose. A mistake that the
+//! product's encoder and decoder share would be invisible to a client that uses them; it is not to
+//! this one. Every packet that arrives is also given to the product's decoder, so that the two
+//! readings check each other.
 //!
 //! Start reading at [`Broker`] and [`Client`].
 
 mod broker;
 mod client;
 pub mod credentials;
+mod panics;
 pub mod process;
 pub mod wire;
 
@@ -16,11 +19,12 @@ pub use broker::{Broker, scratch};
 pub use client::{Client, DEADLINE};
 pub use process::ProcessBroker;
 pub use wire::{
-    Ack, Auth, ConnAck, Connect, Disconnect, Packet, Property, Publish, Reason, Subscribe, Subscription,
-    Unsubscribe, Version, Will,
+    Ack, Auth, ConnAck, Connect, Disconnect, Packet, Property, Publish, Reason, Subscribe,
+    Subscription, Unsubscribe, Version, Will,
 };
 
-/// The value of one property of a list, if it is there: `property!(publish.properties, TopicAlias)`.
+/// The value of one property of a list, if it is there: `property!(publish.properties,
+/// TopicAlias)`.
 macro_rules! property {
     ($properties:expr, $name:ident) => {
         $properties.iter().find_map(|property| match property {
@@ -55,8 +59,8 @@ pub fn subscription_identifiers(properties: &[Property]) -> Vec<u32> {
     found
 }
 
-/// Lets real time pass, for promises that are themselves about durations. What a scenario asserts afterwards must be
-/// true at any later moment too, so that a slow machine cannot make it fail.
+/// Lets real time pass, for promises that are themselves about durations. What a scenario asserts
+/// afterwards must be true at any later moment too, so that a slow machine cannot make it fail.
 pub async fn elapse(seconds: u64) {
     tokio::time::sleep(std::time::Duration::from_millis(seconds * 1000 + 100)).await;
 }

@@ -1,4 +1,5 @@
-//! The real binary: for what only a process shows, such as its command line, its environment, signals and exit codes.
+//! The real binary: for what only a process shows, such as its command line, its environment,
+//! signals and exit codes.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
@@ -16,7 +17,8 @@ pub struct ProcessBroker {
     child: Child,
     log: Arc<Log>,
     fields: Vec<(String, String)>,
-    directory: TempDir,
+    /// Goes with the process.
+    _directory: TempDir,
 }
 
 /// What a finished run left.
@@ -38,7 +40,12 @@ impl Log {
         let writer = log.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                writer.lines.lock().expect("no panic while locked").0.push(line);
+                writer
+                    .lines
+                    .lock()
+                    .expect("no panic while locked")
+                    .0
+                    .push(line);
                 writer.changed.notify_all();
             }
             writer.lines.lock().expect("no panic while locked").1 = true;
@@ -52,35 +59,65 @@ impl Log {
         let end = Instant::now() + DEADLINE;
         let mut state = self.lines.lock().expect("no panic while locked");
         loop {
-            if let Some(line) = state.0.iter().find(|line| words.iter().all(|word| line.contains(word))) {
+            if let Some(line) = state
+                .0
+                .iter()
+                .find(|line| words.iter().all(|word| line.contains(word)))
+            {
                 return line.clone();
             }
             let left = end.saturating_duration_since(Instant::now());
             if state.1 || left.is_zero() {
-                let ended = if state.1 { "the process ended" } else { "deadline" };
-                panic!("no log line with {words:?} ({ended}); it logged:\n{}", state.0.join("\n"));
+                let ended = if state.1 {
+                    "the process ended"
+                } else {
+                    "deadline"
+                };
+                panic!(
+                    "no log line with {words:?} ({ended}); it logged:\n{}",
+                    state.0.join("\n")
+                );
             }
-            state = self.changed.wait_timeout(state, left).expect("no panic while locked").0;
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .expect("no panic while locked")
+                .0;
         }
     }
 
     fn text(&self) -> String {
-        self.lines.lock().expect("no panic while locked").0.join("\n")
+        self.lines
+            .lock()
+            .expect("no panic while locked")
+            .0
+            .join("\n")
     }
 }
 
-/// The binary with an empty directory to work in and none of our environment's `TIDINGS_` variables.
+/// The binary with an empty directory to work in and none of our environment's `TIDINGS_`
+/// variables.
 fn command(directory: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDINGS_")) {
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDINGS_"))
+    {
         command.env_remove(name);
     }
-    command.current_dir(directory.path()).env_remove("NOTIFY_SOCKET").env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+        .current_dir(directory.path())
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null());
     command
 }
 
 /// Runs the binary to its end; for commands and for starts that must fail.
-pub fn run<S: AsRef<OsStr>>(directory: &TempDir, arguments: &[S], environment: &[(&str, &str)]) -> Finished {
+pub fn run<S: AsRef<OsStr>>(
+    directory: &TempDir,
+    arguments: &[S],
+    environment: &[(&str, &str)],
+) -> Finished {
     run_with_input(directory, arguments, environment, "")
 }
 
@@ -104,7 +141,8 @@ pub fn run_with_input<S: AsRef<OsStr>>(
     drop(stdin);
     let stderr = Log::follow(child.stderr.take().expect("piped"));
     let stdout = Log::follow(child.stdout.take().expect("piped"));
-    let status = wait(&mut child).unwrap_or_else(|| panic!("it did not end by itself; stderr:\n{}", stderr.text()));
+    let status = wait(&mut child)
+        .unwrap_or_else(|| panic!("it did not end by itself; stderr:\n{}", stderr.text()));
     let finished = |log: Arc<Log>| {
         let mut state = log.lines.lock().expect("no panic while locked");
         while !state.1 {
@@ -112,7 +150,11 @@ pub fn run_with_input<S: AsRef<OsStr>>(
         }
         state.0.join("\n")
     };
-    Finished { status, stdout: finished(stdout), stderr: finished(stderr) }
+    Finished {
+        status,
+        stdout: finished(stdout),
+        stderr: finished(stderr),
+    }
 }
 
 /// Waits for the process's end; kills it at the deadline and returns `None`.
@@ -141,7 +183,11 @@ impl ProcessBroker {
     }
 
     /// With exactly these arguments and variables, in this directory.
-    pub fn start_raw(directory: TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> ProcessBroker {
+    pub fn start_raw(
+        directory: TempDir,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> ProcessBroker {
         let mut child = command(&directory)
             .args(arguments)
             .envs(environment.iter().copied())
@@ -150,7 +196,12 @@ impl ProcessBroker {
             .spawn()
             .expect("the binary starts");
         let log = Log::follow(child.stderr.take().expect("piped"));
-        let mut broker = ProcessBroker { child, log, fields: Vec::new(), directory };
+        let mut broker = ProcessBroker {
+            child,
+            log,
+            fields: Vec::new(),
+            _directory: directory,
+        };
         let line = broker.log.wait_for(&["ready", "mqtt="]);
         broker.fields = line
             .split_whitespace()
@@ -163,17 +214,17 @@ impl ProcessBroker {
     /// A field of the `ready` line.
     pub fn field(&self, name: &str) -> &str {
         let found = self.fields.iter().find(|(field, _)| field == name);
-        &found.unwrap_or_else(|| panic!("no field {name} in the ready line: {:?}", self.fields)).1
+        &found
+            .unwrap_or_else(|| panic!("no field {name} in the ready line: {:?}", self.fields))
+            .1
     }
 
     pub fn address(&self) -> SocketAddr {
         let listed = self.field("mqtt");
         let first = listed.split(',').next().expect("split has a first part");
-        first.parse().unwrap_or_else(|error| panic!("mqtt={listed}: {error}"))
-    }
-
-    pub fn directory(&self) -> &std::path::Path {
-        self.directory.path()
+        first
+            .parse()
+            .unwrap_or_else(|error| panic!("mqtt={listed}: {error}"))
     }
 
     pub async fn connect(&self, connect: Connect) -> Client {
@@ -192,7 +243,10 @@ impl ProcessBroker {
 
     /// Sends a signal by name: `TERM`, `INT`, `KILL`, `HUP`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.child.id().to_string())
+            .status();
         assert!(status.expect("kill runs").success(), "kill -{name}");
     }
 
