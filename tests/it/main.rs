@@ -16,6 +16,7 @@ mod limits;
 mod malformed;
 mod properties;
 mod publish_qos;
+mod reload;
 mod retained;
 mod session;
 mod shared;
