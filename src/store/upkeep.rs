@@ -197,7 +197,7 @@ impl Upkeep {
         Ok(())
     }
 
-    fn look_at_disk(&self) {
+    pub(super) fn look_at_disk(&self) {
         // A file system that does not say how full it is is taken as not full.
         let free = self.log.files.free_bytes(&self.log.dir).unwrap_or(u64::MAX);
         let low = free < self.options.disk_free_min;
