@@ -130,8 +130,10 @@ fn a_flipped_bit_in_the_log_costs_one_message() {
     let options = small(dir.path());
     filled(&options, 100);
     let first = segments(&options).remove(0);
-    let len = fs::metadata(&first).expect("it is there").len();
-    flip(&first, len / 4);
+    let content = fs::read(&first).expect("it can be read");
+    let wanted = b"payload 40payload 40";
+    let at = content.windows(wanted.len()).position(|it| it == wanted);
+    flip(&first, at.expect("it is in the first segment") as u64);
     let (store, recovered) = open(&options);
     // In the last segment it is found at once, elsewhere when the message is wanted.
     let queue = &recovered.sessions[0].queue;
