@@ -113,6 +113,9 @@ pub(crate) struct Upkeep {
     compacted_at: Instant,
 }
 
+/// Writes a slice of the changes of a checkpoint.
+type Write<'a> = &'a mut dyn FnMut(&mut Upkeep, &[Change]) -> Result<(), StoreError>;
+
 impl Upkeep {
     pub(crate) fn new(
         log: Arc<Log>,
@@ -254,11 +257,7 @@ impl Upkeep {
 
     /// Encodes the values of `keys` in slices, and calls `write` with them once the log that they
     /// come from is flushed.
-    fn each_value(
-        &mut self,
-        keys: &[DirtyKey],
-        write: &mut dyn FnMut(&mut Upkeep, &[Change]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn each_value(&mut self, keys: &[DirtyKey], write: Write<'_>) -> Result<(), StoreError> {
         let mut changes: Vec<Change> = Vec::new();
         let mut bytes = 0;
         let mut slices = keys.chunks(SLICE_KEYS).peekable();

@@ -457,8 +457,9 @@ fn no_packet_is_longer_than_the_client_accepts() {
                     .map(|got| <[usize; 1]>::try_from(got).expect("no limit"));
                 for size in len - 12..len {
                     for got in delivered(size, aliases, identifier, user, payload) {
+                        // A topic alias is left out where it does not fit.
                         assert!(
-                            got.is_empty(),
+                            got.iter().all(|&len| len <= size),
                             "{got:?} of {size}: aliases {aliases}, identifier {identifier}, user {user}"
                         );
                     }

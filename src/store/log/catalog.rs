@@ -154,6 +154,9 @@ pub(crate) struct Catalog {
     forgetting: Mutex<()>,
 }
 
+/// Places of messages that are neighbours, and the segment that they are in, if any is.
+type Found = (Option<Arc<Segment>>, io::Result<Vec<Option<Place>>>);
+
 impl Catalog {
     pub(crate) fn new() -> Catalog {
         Catalog {
@@ -209,10 +212,7 @@ impl Catalog {
 
     /// Finds the places of messages; they are neighbours in the answer when they were asked for
     /// so. A message that is in no segment has none.
-    pub(crate) fn find(
-        &self,
-        offsets: &[Offset],
-    ) -> Vec<(Option<Arc<Segment>>, io::Result<Vec<Option<Place>>>)> {
+    pub(crate) fn find(&self, offsets: &[Offset]) -> Vec<Found> {
         let mut answer = Vec::new();
         let mut rest = offsets;
         while let Some(&first) = rest.first() {
