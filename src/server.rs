@@ -56,7 +56,9 @@ impl Server {
     /// left running then.
     pub async fn start(config: Config) -> Result<Server, StartError> {
         let access = Access::new(&config).map_err(StartError::Config)?;
-        let (store, _) = MemoryStore::new(config.limits.memory_queue_bytes_max);
+        let limits = &config.limits;
+        let bodies_max = limits.memory_queue_bytes_max + limits.retained_bytes_max;
+        let (store, _) = MemoryStore::new(bodies_max);
         let store = Arc::new(store);
         let broker = Arc::new(Broker::new(
             config.mqtt.clone(),
