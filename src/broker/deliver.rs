@@ -13,7 +13,7 @@ use super::clock::Millis;
 use super::encode::{Delivery, Encodings, NO_IDENTIFIER, Variant, encode_message, encoded_len};
 use super::journal::Journal;
 use super::message::{Message, Run};
-use super::outgoing::{Progress, Slot, Through};
+use super::outgoing::{Outgoing, Progress, Slot, Through};
 use super::session::{Closing, Link, Session, State};
 use super::stats::{Drop, Stats, Tally};
 use super::topics::Terms;
@@ -105,8 +105,14 @@ fn try_at_once(
         return false;
     }
     if encoded.identified > 0
-        && (outgoing.has_waiting() || outgoing.room(link.receive_maximum) < frames.len())
+        && (outgoing.has_waiting()
+            || outgoing.room(link.receive_maximum) < frames.len()
+            || (keep && queue_is_full(outgoing, bytes.len(), cx.limits, cx.stats)))
     {
+        return false;
+    }
+    if cx.limits.queue_qos0 && outgoing.has_waiting() {
+        // QoS 0 waits there too, and is not to be overtaken by its like [MQTT-4.6.0-5].
         return false;
     }
     let tail = link.outbox.tail();
@@ -178,7 +184,10 @@ pub(super) fn deliver_message(
         return None;
     }
     if qos == QoS::AtMostOnce {
-        if let Some(link) = &mut state.link {
+        let waits = cx.limits.queue_qos0 && state.is_persistent() && state.outgoing.has_waiting();
+        if let Some(link) = &mut state.link
+            && !waits
+        {
             send_qos0(link, &message, retain, through.as_deref(), cx);
             return None;
         }
@@ -208,12 +217,7 @@ fn send_qos0(
     cx: &mut Context<'_>,
 ) {
     let identifiers = through.and_then(|through| through.identifiers.as_deref());
-    let len = encoded_len(
-        message,
-        link.version,
-        QoS::AtMostOnce,
-        identifiers.map_or(0, <[u32]>::len),
-    );
+    let len = encoded_len(message, link.version, QoS::AtMostOnce, identifiers);
     if len > link.packet_size_max {
         cx.tally.dropped(Drop::TooLarge, 1);
     } else if link.closing.is_some() || !link.has_room(len, 1, cx.limits) {
@@ -255,6 +259,7 @@ fn send(
             dup,
             packet_id,
             identifiers,
+            packet_size_max: link.packet_size_max,
             now,
         },
     );
@@ -265,11 +270,7 @@ fn send(
 fn enqueue(state: &mut State, slot: Slot, cx: &mut Context<'_>) -> Option<u64> {
     let size = slot.message.as_ref().map_or(0, |message| message.size());
     let limits = cx.limits;
-    let full = |state: &State| {
-        state.outgoing.len() >= limits.queue_messages_max
-            || (state.outgoing.bytes() + size) as u64 > limits.queue_bytes_max
-            || cx.stats.queued_bytes.get() > limits.memory_queue_bytes_max
-    };
+    let full = |state: &State| queue_is_full(&state.outgoing, size, limits, cx.stats);
     if full(state) {
         match limits.queue_full {
             QueueFull::DropNewest => {
@@ -297,12 +298,23 @@ fn enqueue(state: &mut State, slot: Slot, cx: &mut Context<'_>) -> Option<u64> {
     Some(state.change_queue(cx.stats, |queue| queue.push(slot)))
 }
 
+/// Places that complete messages may take behind one that its receiver never acknowledges.
+const COMPLETE_BEHIND_MAX: usize = 1_000_000;
+
+/// Whether another `bytes` are too much for a session's queue.
+fn queue_is_full(outgoing: &Outgoing, bytes: usize, limits: &LimitsConfig, stats: &Stats) -> bool {
+    outgoing.len() >= limits.queue_messages_max
+        || outgoing.span() >= outgoing.len() + COMPLETE_BEHIND_MAX
+        || (outgoing.bytes() + bytes) as u64 > limits.queue_bytes_max
+        || stats.queued_bytes.get() > limits.memory_queue_bytes_max
+}
+
 impl State {
     /// Changes the outgoing queue and keeps the broker's count of queued bytes true.
     pub(super) fn change_queue<T>(
         &mut self,
         stats: &Stats,
-        change: impl FnOnce(&mut super::outgoing::Outgoing) -> T,
+        change: impl FnOnce(&mut Outgoing) -> T,
     ) -> T {
         let before = self.outgoing.bytes();
         let result = change(&mut self.outgoing);
@@ -334,8 +346,7 @@ pub(super) fn pump(
             let identifiers = slot
                 .through
                 .as_ref()
-                .and_then(|through| through.identifiers.as_ref())
-                .map_or(0, |identifiers| identifiers.len());
+                .and_then(|through| through.identifiers.as_deref());
             if !slot.dup && message.is_expired(now) {
                 tally.dropped(Drop::Expired, 1);
                 true

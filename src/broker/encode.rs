@@ -229,6 +229,8 @@ pub struct Delivery<'a> {
     pub dup: bool,
     pub packet_id: Option<PacketId>,
     pub identifiers: Option<&'a [u32]>,
+    /// The longest packet the receiver accepts: a topic alias is left out if there is no room.
+    pub packet_size_max: usize,
     pub now: Millis,
 }
 
@@ -238,7 +240,12 @@ thread_local! {
 }
 
 /// Bytes that the packet for `message` takes without a topic alias.
-pub fn encoded_len(message: &Message, version: Version, qos: QoS, identifiers: usize) -> usize {
+pub fn encoded_len(
+    message: &Message,
+    version: Version,
+    qos: QoS,
+    identifiers: Option<&[u32]>,
+) -> usize {
     let publish = Publish {
         dup: false,
         qos,
@@ -248,13 +255,27 @@ pub fn encoded_len(message: &Message, version: Version, qos: QoS, identifiers: u
         properties: message.properties(),
         payload: message.payload(),
     };
-    let more = if version.is_v5() {
-        5 * (identifiers + 1) + 3
-    } else {
-        0
-    };
-    publish.encoded_len(version) + more
+    let mut more = 0;
+    if version.is_v5() {
+        let identifiers = identifiers.unwrap_or_default().iter();
+        more += identifiers.map(|&id| 1 + variable_len(id)).sum::<usize>();
+        more += if message.expires_at.is_some() { 5 } else { 0 };
+    }
+    publish.encoded_len_with(version, more)
 }
+
+/// Bytes that a Variable Byte Integer takes (MQTT 5 §1.5.5).
+fn variable_len(value: u32) -> usize {
+    match value {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        0x4000..0x20_0000 => 3,
+        _ => 4,
+    }
+}
+
+/// Bytes that a Topic Alias takes.
+const ALIAS_LEN: usize = 3;
 
 /// Appends the PUBLISH for `message` to `outbox`.
 pub fn encode_message(
@@ -265,7 +286,15 @@ pub fn encode_message(
 ) {
     MORE.with_borrow_mut(|more| {
         more.clear();
-        let mut topic = message.topic();
+        let mut publish = Publish {
+            dup: delivery.dup,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            topic: message.topic(),
+            packet_id: delivery.packet_id,
+            properties: message.properties(),
+            payload: message.payload(),
+        };
         if delivery.version.is_v5() {
             if let Some(seconds) = message.remaining_expiry_secs(delivery.now) {
                 more.push(Property::MessageExpiryInterval(seconds));
@@ -273,22 +302,17 @@ pub fn encode_message(
             for &identifier in delivery.identifiers.unwrap_or_default() {
                 more.push(Property::SubscriptionIdentifier(identifier));
             }
-            if let Some((alias, known)) = aliases.and_then(|aliases| aliases.assign(topic)) {
+            let len = more.as_properties().as_bytes().len() + ALIAS_LEN;
+            if let Some(aliases) = aliases
+                && publish.encoded_len_with(delivery.version, len) <= delivery.packet_size_max
+                && let Some((alias, known)) = aliases.assign(publish.topic)
+            {
                 more.push(Property::TopicAlias(alias));
                 if known {
-                    topic = "";
+                    publish.topic = "";
                 }
             }
         }
-        let publish = Publish {
-            dup: delivery.dup,
-            qos: delivery.qos,
-            retain: delivery.retain,
-            topic,
-            packet_id: delivery.packet_id,
-            properties: message.properties(),
-            payload: message.payload(),
-        };
         match message.shared_payload() {
             Some(shared) => {
                 publish.encode_head(delivery.version, more.as_properties(), 0, outbox.tail());

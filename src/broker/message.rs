@@ -68,6 +68,8 @@ pub struct Message {
     pub publisher: u64,
     /// Its offset in the log plus one; 0 while it is not there.
     pub(super) offset: AtomicU64,
+    /// Counts the settings of Retained Messages up to this one; 0 if it never was one.
+    pub(super) retained_as: AtomicU64,
 }
 
 /// What [`Message::new`] is made from.
@@ -128,6 +130,7 @@ impl Message {
             expires_at,
             publisher: parts.publisher,
             offset: AtomicU64::new(0),
+            retained_as: AtomicU64::new(0),
         }
     }
 
@@ -166,13 +169,13 @@ impl Message {
 
     /// Whether its Message Expiry Interval has run out [MQTT-3.3.2-5].
     pub fn is_expired(&self, now: Millis) -> bool {
-        self.expires_at.is_some_and(|at| at <= now)
+        self.expires_at.is_some_and(|at| at < now)
     }
 
     /// The interval to forward: what was received less the time it waited here
     /// [MQTT-3.3.2-6].
     pub fn remaining_expiry_secs(&self, now: Millis) -> Option<u32> {
         self.expires_at
-            .map(|at| at.since(now).div_ceil(1000).clamp(1, u64::from(u32::MAX)) as u32)
+            .map(|at| at.since(now).div_ceil(1000).min(u64::from(u32::MAX)) as u32)
     }
 }

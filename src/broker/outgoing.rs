@@ -134,6 +134,8 @@ pub struct Outgoing {
     next: usize,
     /// Messages sent and not complete: what Receive Maximum bounds.
     inflight: usize,
+    /// Slots that are done, behind one that is not.
+    done: usize,
     bytes: usize,
     /// What became of entries since it was last asked for; none if nobody keeps a record of it.
     finished: Option<Vec<Finished>>,
@@ -169,12 +171,17 @@ impl Outgoing {
 
     /// Messages that are not complete.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.slots.len() - self.done
     }
 
     /// Whether everything is complete.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// Places taken, those of complete messages behind one that is not among them.
+    pub fn span(&self) -> usize {
+        self.slots.len()
     }
 
     /// Bytes of the messages kept here.
@@ -206,6 +213,7 @@ impl Outgoing {
             .any(|slot| slot.holds_identifier())
         {
             self.slots.push_back(Slot::passed_over());
+            self.done += 1;
         }
         self.bytes += slot.size();
         self.slots.push_back(slot);
@@ -304,6 +312,7 @@ impl Outgoing {
                 released: false,
             });
         }
+        self.done += 1;
         while self
             .slots
             .front()
@@ -311,6 +320,7 @@ impl Outgoing {
         {
             self.slots.pop_front();
             self.base += 1;
+            self.done -= 1;
             self.next = self.next.saturating_sub(1);
         }
         if self.slots.is_empty() && self.slots.capacity() > 1024 {
@@ -410,6 +420,7 @@ impl Outgoing {
         self.base += slots.len() as u64;
         self.next = 0;
         self.inflight = 0;
+        self.done = 0;
         self.bytes = 0;
         slots
             .into_iter()
@@ -595,6 +606,7 @@ mod tests {
                             }
                         }
                         prop_assert_eq!(queue.inflight(), flight.len());
+                        prop_assert_eq!(queue.len(), flight.len() + waiting.len());
                     }
                     Step::Finish(which) if !flight.is_empty() => {
                         let (number, qos, released) = flight.remove(which % flight.len());

@@ -35,22 +35,18 @@ impl Broker {
             let Some(message) = self.retained.get(topic) else {
                 continue;
             };
-            if message.is_expired(self.clock.now()) {
+            if message.is_expired(self.clock.now()) || !replay.wants(&message, session.number()) {
                 continue;
             }
             let mut state = session.lock();
             if state.epoch != epoch {
+                hand_back(&mut state, replay, &topics[..index]);
                 return false;
             }
             let qos = effective_qos(&message, &replay.terms);
-            let identifiers = replay.terms.identifiers().map_or(0, |ids| ids.len());
+            let identifiers = replay.terms.identifiers().map(|ids| &**ids);
             if !self.has_room(&state, &message, qos, identifiers) {
-                // Not now: it starts again with this topic.
-                let before = index
-                    .checked_sub(1)
-                    .map(|before| Arc::clone(&topics[before]));
-                replay.go_back(before);
-                state.replays.push_front(replay);
+                hand_back(&mut state, replay, &topics[..index]);
                 return index > 0;
             }
             let mut cx = batch.context();
@@ -64,13 +60,10 @@ impl Broker {
             session.refresh_readiness(&state);
         }
         let mut state = session.lock();
-        if state.epoch != epoch {
-            return false;
-        }
-        if more {
+        if more && !state.ended {
             state.replays.push_front(replay);
         }
-        true
+        state.epoch == epoch
     }
 
     fn begin_replay(&self, session: &Session, epoch: u64) -> Option<Replay> {
@@ -86,7 +79,7 @@ impl Broker {
         state: &State,
         message: &super::message::Message,
         qos: QoS,
-        identifiers: usize,
+        identifiers: Option<&[u32]>,
     ) -> bool {
         let Some(link) = &state.link else {
             return false;
@@ -96,5 +89,14 @@ impl Broker {
             && (link.outbox.is_empty() || link.outbox.len() + len <= AHEAD_MAX)
             && (qos == QoS::AtMostOnce
                 || (!state.outgoing.has_waiting() && state.outgoing.room(link.receive_maximum) > 0))
+    }
+}
+
+/// Has a replay go on another time, after the topics that are done: when the receiver has room
+/// again, or on the session's next connection.
+fn hand_back(state: &mut State, mut replay: Replay, done: &[Arc<str>]) {
+    if !state.ended {
+        replay.go_back(done.last().map(Arc::clone));
+        state.replays.push_front(replay);
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::RwLock;
 use tidings_protocol::mqtt::QoS;
@@ -25,6 +26,8 @@ pub struct Retained {
 #[derive(Default)]
 struct Table {
     messages: BTreeMap<Topic, Arc<Message>>,
+    /// How often a message was set.
+    settings: u64,
     bytes: u64,
     /// Messages under `$`-topics, which the broker keeps itself.
     internal: usize,
@@ -38,6 +41,10 @@ pub struct Replay {
     filter: Arc<str>,
     /// How the subscription receives.
     pub terms: Terms,
+    /// No Local: the session's own messages are left out [MQTT-3.8.3-3].
+    no_local: bool,
+    /// Messages set later than this reach the subscription by themselves.
+    until: u64,
     /// The last topic that was looked at.
     after: Option<Topic>,
     /// Where the step before began.
@@ -45,14 +52,10 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// All Retained Messages that match `filter`, from the first on.
-    pub fn new(filter: Arc<str>, terms: Terms) -> Replay {
-        Replay {
-            filter,
-            terms,
-            after: None,
-            before: None,
-        }
+    /// Whether this message is for the subscription of this session.
+    pub fn wants(&self, message: &Message, session: u64) -> bool {
+        message.retained_as.load(Ordering::Relaxed) <= self.until
+            && !(self.no_local && message.publisher == session)
     }
 
     /// Goes on after `topic` next time, or from the start.
@@ -79,13 +82,25 @@ fn literal_prefix(filter: &str) -> &str {
 }
 
 impl Retained {
+    /// All messages that match `filter` and are there now, for a subscription that is being made.
+    pub fn replay(&self, filter: Arc<str>, terms: Terms, no_local: bool) -> Replay {
+        Replay {
+            filter,
+            terms,
+            no_local,
+            until: self.table.read().settings,
+            after: None,
+            before: None,
+        }
+    }
+
     /// How many messages there are, without those under `$`.
     pub fn count(&self) -> usize {
         let table = self.table.read();
         table.messages.len() - table.internal
     }
 
-    /// Bytes they occupy, about.
+    /// Bytes they occupy, about, without those under `$`.
     pub fn bytes(&self) -> u64 {
         self.table.read().bytes
     }
@@ -110,17 +125,21 @@ impl Retained {
     /// Keeps a message as the one of its topic [MQTT-3.3.1-5].
     pub fn set(&self, message: Arc<Message>) {
         let mut table = self.table.write();
-        let size = message.size() as u64;
+        table.settings += 1;
+        message.retained_as.store(table.settings, Ordering::Relaxed);
+        let internal = message.topic().starts_with('$');
+        let size = |message: &Message| if internal { 0 } else { message.size() as u64 };
+        let added = size(&message);
         let old = match table.messages.get_mut(message.topic()) {
             Some(kept) => Some(std::mem::replace(kept, message)),
             None => {
                 let topic: Topic = message.topic().into();
-                table.internal += usize::from(topic.starts_with('$'));
+                table.internal += usize::from(internal);
                 table.messages.insert(topic, message)
             }
         };
-        table.bytes += size;
-        table.bytes -= old.map_or(0, |old| old.size() as u64);
+        table.bytes += added;
+        table.bytes -= old.map_or(0, |old| size(&old));
     }
 
     /// Forgets the message of a topic [MQTT-3.3.1-6]; false if there was none.
@@ -128,8 +147,11 @@ impl Retained {
         let mut table = self.table.write();
         let old = table.messages.remove(topic);
         if let Some(old) = &old {
-            table.bytes -= old.size() as u64;
-            table.internal -= usize::from(topic.starts_with('$'));
+            if topic.starts_with('$') {
+                table.internal -= 1;
+            } else {
+                table.bytes -= old.size() as u64;
+            }
         }
         old.is_some()
     }
@@ -245,7 +267,7 @@ mod tests {
             retain_as_published: false,
             through: None,
         };
-        let mut replay = Replay::new(filter.into(), terms);
+        let mut replay = retained.replay(filter.into(), terms, false);
         let mut topics = Vec::new();
         while retained.next(&mut replay, step, &mut topics) {}
         topics.iter().map(|topic| topic.to_string()).collect()

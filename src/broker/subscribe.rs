@@ -7,7 +7,6 @@ use tidings_protocol::topic::{self, Filter};
 
 use super::Broker;
 use super::outgoing::{GroupRef, Through};
-use super::retained::Replay;
 use super::session::{Held, Session, State};
 use super::shared::Group;
 use super::topics::{Subscriber, Terms};
@@ -124,9 +123,11 @@ impl Broker {
         }
         // A filter that is subscribed again before its messages are through starts over once.
         state.replays.retain(|replay| **replay.filter() != *filter);
-        state
-            .replays
-            .push_back(Replay::new(filter.into(), terms(held, None)));
+        state.replays.push_back(self.retained.replay(
+            filter.into(),
+            terms(held, None),
+            held.options.no_local,
+        ));
     }
 
     /// Ends a subscription; the answer is what UNSUBACK says [MQTT-3.11.3-2], and the ticket that
@@ -143,9 +144,9 @@ impl Broker {
         if state.subscriptions.remove(filter).is_none() {
             return (ReasonCode::NoSubscriptionExisted, nothing);
         }
-        state
-            .replays
-            .retain(|replay| **replay.filter() != *parsed.filter);
+        if parsed.share.is_none() {
+            state.replays.retain(|replay| **replay.filter() != *filter);
+        }
         let number = session.number();
         self.let_go(number, &parsed);
         let ticket = match state.kept {

@@ -177,6 +177,15 @@ impl DurableStore {
     }
 }
 
+#[cfg(test)]
+impl DurableStore {
+    /// The state as of the last commit, as a restart would find it.
+    pub(crate) fn recovered(&self) -> Recovered {
+        let kept = self.kept.lock();
+        kept.state.recovered(0, super::Report::default())
+    }
+}
+
 /// Starts a thread whose panic fails the store instead of leaving everyone waiting.
 fn spawn(
     name: &str,

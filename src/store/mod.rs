@@ -8,6 +8,7 @@
 //! Start reading at [`Store`], then `state` (what the records add up to), `log` (segment files
 //! and the committer), `durable` (log, state and checkpoint put together).
 
+pub mod admin;
 mod durable;
 mod error;
 mod files;

@@ -44,7 +44,7 @@ pub(crate) fn snapshot_path(store: &Path) -> PathBuf {
     store.join("snapshot")
 }
 
-fn state_dir(store: &Path) -> PathBuf {
+pub(crate) fn state_dir(store: &Path) -> PathBuf {
     store.join("state")
 }
 
@@ -207,9 +207,11 @@ fn load_basis(
             // New, restored from a backup, or lost.
             return with_snapshot(files, &snapshot_file, state, table, report);
         }
-        Err(error) => {
-            report.checkpoint_error = Some(error.to_string());
+        Err(StoreError::Checkpoint(what)) => {
+            report.checkpoint_error = Some(what);
         }
+        // A full disk or a missing permission damages nothing.
+        Err(error) => return Err(error),
     }
     let aside = aside_name(&dir);
     files

@@ -12,8 +12,10 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::StoreError;
 use super::table::{Change, Table};
@@ -38,15 +40,7 @@ pub(crate) struct SledTable {
 impl SledTable {
     /// Opens or makes the table in `dir`.
     pub(crate) fn open(dir: &Path) -> Result<SledTable, StoreError> {
-        let db = guarded(|| {
-            sled::Config::new()
-                .path(dir)
-                .cache_capacity(32 << 20)
-                .segment_size(8 << 20)
-                .flush_every_ms(None)
-                .mode(sled::Mode::HighThroughput)
-                .open()
-        })?;
+        let db = open_db(dir)?;
         let mut table = SledTable {
             db: Some(db),
             dir: dir.to_owned(),
@@ -80,9 +74,56 @@ impl SledTable {
     }
 }
 
+/// How long the files of a table that was just closed may stay locked: sled's own threads let go
+/// of them some time after its handle was dropped. Other processes are kept out by the lock on
+/// the store's directory.
+const LOCKED_FOR_MAX: Duration = Duration::from_secs(10);
+
+fn open_db(dir: &Path) -> Result<sled::Db, StoreError> {
+    let started = Instant::now();
+    loop {
+        let config = sled::Config::new()
+            .path(dir)
+            .cache_capacity(32 << 20)
+            .segment_size(8 << 20)
+            .flush_every_ms(None)
+            .mode(sled::Mode::HighThroughput);
+        let is_locked = |error: &sled::Error| {
+            matches!(error, sled::Error::Io(error)
+                if error.to_string().contains("could not acquire lock"))
+        };
+        match guarded(|| match config.open() {
+            Err(error) if is_locked(&error) => Ok(None),
+            other => other.map(Some),
+        })? {
+            Some(db) => return Ok(db),
+            None if started.elapsed() < LOCKED_FOR_MAX => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            None => return Err(StoreError::Locked(dir.to_owned())),
+        }
+    }
+}
+
+/// Whether the disk or the permissions are to blame, and not the content.
+fn is_circumstance(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::OutOfMemory
+    ) || // Too many open files, in the system or in this process.
+    matches!(error.raw_os_error(), Some(23 | 24))
+}
+
 fn guarded<T>(call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
+        Ok(Err(sled::Error::Io(error))) if is_circumstance(&error) => {
+            Err(StoreError::io("use the checkpoint in", "state")(error))
+        }
         Ok(Err(error)) => Err(StoreError::Checkpoint(error.to_string())),
         Err(panic) => Err(StoreError::Checkpoint(format!(
             "it panicked: {}",

@@ -197,7 +197,7 @@ impl Upkeep {
         Ok(())
     }
 
-    fn look_at_disk(&self) {
+    pub(super) fn look_at_disk(&self) {
         // A file system that does not say how full it is is taken as not full.
         let free = self.log.files.free_bytes(&self.log.dir).unwrap_or(u64::MAX);
         let low = free < self.options.disk_free_min;
@@ -322,6 +322,35 @@ impl Upkeep {
 
     /// Writes a snapshot to a new file; returns the position it stands for and its size.
     pub(super) fn write_snapshot_to(&mut self, path: &Path) -> Result<(Position, u64), StoreError> {
+        let failed = || StoreError::io("write to", path);
+        let mut writer = SnapshotWriter::create(&*self.log.files, path).map_err(failed())?;
+        let position = self.each_value_of_all(&mut |changes| {
+            for (key, value) in changes {
+                if let Some(value) = value {
+                    writer.put(key, value).map_err(failed())?;
+                }
+            }
+            Ok(())
+        })?;
+        let size = writer.finish().map_err(failed())?;
+        self.control
+            .bytes_written
+            .fetch_add(size, Ordering::Relaxed);
+        Ok((position, size))
+    }
+
+    /// Fills an empty table with the whole state.
+    pub(super) fn write_everything_to(&mut self, table: &mut dyn Table) -> Result<(), StoreError> {
+        self.each_value_of_all(&mut |changes| table.write(changes))?;
+        table.sync()
+    }
+
+    /// Calls `write` with the meta and then with all keys and values; returns the position from
+    /// which a replay over them has to start.
+    fn each_value_of_all(
+        &mut self,
+        write: &mut dyn FnMut(&[Change]) -> Result<(), StoreError>,
+    ) -> Result<Position, StoreError> {
         let (meta, position, sessions, retained) = {
             let kept = self.kept.lock();
             (
@@ -331,28 +360,15 @@ impl Upkeep {
                 kept.state.retained_keys(),
             )
         };
-        let failed = || StoreError::io("write to", path);
-        let mut writer = SnapshotWriter::create(&*self.log.files, path).map_err(failed())?;
-        writer.put(META_KEY, &meta.encode()).map_err(failed())?;
-        let mut put = |_: &mut Upkeep, changes: &[Change]| {
-            for (key, value) in changes {
-                if let Some(value) = value {
-                    writer.put(key, value).map_err(failed())?;
-                }
-            }
-            Ok(())
-        };
+        write(&[(META_KEY.to_vec(), Some(meta.encode()))])?;
+        let mut put = |_: &mut Upkeep, changes: &[Change]| write(changes);
         for some in sessions.chunks(SLICE_KEYS) {
             let mut keys = Vec::new();
             self.kept.lock().state.keys_of_sessions(some, &mut keys);
             self.each_value(&keys, &mut put)?;
         }
         self.each_value(&retained, &mut put)?;
-        let size = writer.finish().map_err(failed())?;
-        self.control
-            .bytes_written
-            .fetch_add(size, Ordering::Relaxed);
-        Ok((position, size))
+        Ok(position)
     }
 
     /// The first segment that a replay could need.

@@ -180,3 +180,14 @@ impl Future for Durable<'_> {
         }
     }
 }
+
+/// Blocks until everything appended so far is durable.
+#[cfg(test)]
+pub(super) fn wait_blocking(store: &dyn Store) {
+    let appended = store
+        .append(&[super::Record::Clock { now_ms: 0 }])
+        .expect("it takes it");
+    while store.durable() < appended.ticket {
+        std::thread::park_timeout(std::time::Duration::from_micros(100));
+    }
+}

@@ -80,7 +80,14 @@ impl<'a> Publish<'a> {
     /// How many bytes [`encode`](Publish::encode) appends.
     #[inline]
     pub fn encoded_len(&self, version: Version) -> usize {
-        let remaining = self.remaining_len(version, 0);
+        self.encoded_len_with(version, 0)
+    }
+
+    /// How many bytes [`encode_with`](Publish::encode_with) appends, with so many bytes of further
+    /// properties.
+    #[inline]
+    pub fn encoded_len_with(&self, version: Version, more_properties: usize) -> usize {
+        let remaining = self.remaining_len(version, more_properties);
         1 + writer::variable_len(remaining) + remaining
     }
 

@@ -68,7 +68,6 @@ fn a_full_queue_drops_the_oldest() {
 /// What is in flight cannot be dropped; the oldest of those that wait are, and no more of them
 /// than there have to be.
 #[test]
-#[ignore = "bug: Outgoing::len counts slots that are done, so drop_oldest empties the queue"]
 fn dropping_the_oldest_spares_what_is_in_flight() {
     let broker = queue(QueueFull::DropOldest, 4);
     let mut client = subscriber(&broker, Setup::persistent(Version::V5).window(2));
@@ -80,7 +79,6 @@ fn dropping_the_oldest_spares_what_is_in_flight() {
 
 /// Messages that are complete do not fill the queue, even while an older one is not.
 #[test]
-#[ignore = "bug: Outgoing::len counts slots that are done behind one in flight"]
 fn one_message_that_stays_in_flight_does_not_fill_the_queue() {
     for policy in [
         QueueFull::DropNewest,
@@ -248,7 +246,6 @@ fn qos_0_for_the_absent() {
 
 /// [MQTT-4.6.0-5]: order holds within a topic and a QoS, also for QoS 0 that waited.
 #[test]
-#[ignore = "bug: QoS 0 to a connected session does not look at QoS 0 that waits in its queue"]
 fn qos_0_that_waited_is_not_overtaken() {
     let broker = broker_with(|limits| limits.queue_qos0 = true);
     let setup = Setup::persistent(Version::V5).window(1);

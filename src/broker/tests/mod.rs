@@ -5,4 +5,5 @@ mod encodings;
 mod histories;
 pub(crate) mod kit;
 mod limits;
+mod replay;
 mod shared;

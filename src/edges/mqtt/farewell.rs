@@ -181,6 +181,18 @@ impl Farewell {
     }
 }
 
+/// The nearest that DISCONNECT has for a reason that belongs to other packets (MQTT 5 table 2-6).
+fn for_disconnect(reason: ReasonCode) -> ReasonCode {
+    match reason {
+        ReasonCode::BadUserNameOrPassword | ReasonCode::Banned => ReasonCode::NotAuthorized,
+        ReasonCode::UnsupportedProtocolVersion | ReasonCode::ClientIdentifierNotValid => {
+            ReasonCode::ProtocolError
+        }
+        ReasonCode::ServerUnavailable => ReasonCode::ServerBusy,
+        other => other,
+    }
+}
+
 /// Appends a DISCONNECT; the Reason String is left out if the client wants none
 /// [MQTT-3.1.2-29] or it would make the packet too long for it [MQTT-3.14.2-3].
 fn disconnect(fault: &Fault, explain: bool, packet_size_max: usize, out: &mut Vec<u8>) {
@@ -189,7 +201,7 @@ fn disconnect(fault: &Fault, explain: bool, packet_size_max: usize, out: &mut Ve
         properties.push(Property::ReasonString(&fault.message));
     }
     let packet = Disconnect {
-        reason: fault.reason,
+        reason: for_disconnect(fault.reason),
         properties: properties.as_properties(),
     };
     let start = out.len();

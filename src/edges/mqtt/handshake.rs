@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tidings_protocol::mqtt::{
-    Auth, ConnAck, Connect, Packet, PropertiesBuilder, Property, QoS, ReasonCode, Version, decode,
-    fixed_header,
+    Auth, ConnAck, Connect, Packet, Properties, PropertiesBuilder, Property, QoS, ReasonCode,
+    Version, decode, fixed_header,
 };
 use tidings_protocol::topic;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -43,6 +43,8 @@ pub enum Refusal {
     Refused {
         version: Version,
         explain: bool,
+        /// The longest packet that the client accepts.
+        packet_size_max: usize,
         fault: Fault,
         client_id: Box<str>,
     },
@@ -74,6 +76,7 @@ where
     let refuse = |fault: Fault| Refusal::Refused {
         version,
         explain: true,
+        packet_size_max: PACKET_SIZE_UNLIMITED,
         fault,
         client_id: "".into(),
     };
@@ -94,6 +97,7 @@ fn refuse_unread(fault: Option<Fault>, buffer: &[u8]) -> Refusal {
         Some(fault) if fault != NOT_CONNECT => Refusal::Refused {
             version: Connect::peek_version(buffer).unwrap_or(Version::V311),
             explain: true,
+            packet_size_max: PACKET_SIZE_UNLIMITED,
             fault,
             client_id: "".into(),
         },
@@ -153,6 +157,7 @@ impl Greeting<'_> {
         Refusal::Refused {
             version: self.connect.version,
             explain: self.explain(),
+            packet_size_max: packet_size_max(&self.connect.properties),
             fault,
             client_id: self.connect.client_id.into(),
         }
@@ -487,9 +492,7 @@ impl Terms {
                 .receive_maximum()
                 .unwrap_or(mqtt.inflight_max.get())
                 .max(1),
-            packet_size_max: asked
-                .maximum_packet_size()
-                .map_or(PACKET_SIZE_UNLIMITED, |size| size as usize),
+            packet_size_max: packet_size_max(asked),
             topic_alias_maximum: asked
                 .topic_alias_maximum()
                 .unwrap_or(0)
@@ -497,6 +500,12 @@ impl Terms {
             keep_alive_secs,
         }
     }
+}
+
+fn packet_size_max(asked: &Properties<'_>) -> usize {
+    asked
+        .maximum_packet_size()
+        .map_or(PACKET_SIZE_UNLIMITED, |size| size as usize)
 }
 
 /// A Session Expiry Interval within the server's maximum in seconds.
@@ -601,6 +610,7 @@ impl Refusal {
         let Refusal::Refused {
             version,
             explain,
+            packet_size_max,
             fault,
             client_id,
         } = self
@@ -625,7 +635,8 @@ impl Refusal {
             return;
         }
         let mut properties = PropertiesBuilder::new();
-        if *explain {
+        // [MQTT-3.2.2-19]
+        if *explain && fault.message.len() + 16 <= *packet_size_max {
             properties.push(Property::ReasonString(&fault.message));
         }
         let mut packet = Vec::new();

@@ -124,6 +124,9 @@ impl Client {
             let packet = &rest[..header.total_len()];
             at += header.total_len();
             packets += 1;
+            if header.is_connect() {
+                break Err(SECOND_CONNECT.into());
+            }
             let handled = decode(self.version, header, packet).map_err(Farewell::from);
             if let (Some(shared), Ok(Packet::Publish(publish))) = (shared, &handled) {
                 payload = shared.slice_ref(publish.payload);

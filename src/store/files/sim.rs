@@ -145,16 +145,6 @@ impl SimFiles {
             .sum()
     }
 
-    /// The content of a file, to look at it or damage it.
-    pub(crate) fn edit(&self, path: &Path, edit: impl FnOnce(&mut Vec<u8>)) {
-        let mut disk = self.0.lock();
-        let inode = disk.names[path];
-        let inode = &mut disk.inodes[inode];
-        edit(&mut inode.current);
-        inode.flushed = inode.current.clone();
-        inode.unflushed.clear();
-    }
-
     pub(crate) fn edit_table(&self, edit: impl FnOnce(&mut BTreeMap<Vec<u8>, Vec<u8>>)) {
         let mut disk = self.0.lock();
         let table = disk.tables.values_mut().next().expect("there is a table");

@@ -38,6 +38,8 @@ pub(crate) struct Committer {
     /// The last ticket that was written; durable once flushed.
     written: Ticket,
     flush_due: Option<Instant>,
+    /// Something failed: the disk is not touched again.
+    failed: bool,
 }
 
 /// The answer of [`Committer::step`].
@@ -68,6 +70,7 @@ impl Committer {
             zeroed: HEADER_LEN,
             written: Ticket(0),
             flush_due: None,
+            failed: false,
         })
     }
 
@@ -82,6 +85,18 @@ impl Committer {
     /// Waits for a group and commits it. `apply` is called with each group once it is as safe as
     /// the durability asks for, and with the position behind it.
     pub(crate) fn step(
+        &mut self,
+        apply: &mut dyn FnMut(&Group, Position),
+    ) -> Result<Step, Failure> {
+        if self.failed {
+            return Err(Failure::Broken("it had failed before".to_owned()));
+        }
+        let result = self.take_and_commit(apply);
+        self.failed = result.is_err();
+        result
+    }
+
+    fn take_and_commit(
         &mut self,
         apply: &mut dyn FnMut(&Group, Position),
     ) -> Result<Step, Failure> {

@@ -1,1 +1,260 @@
-//! placeholder
+//! What every store promises, checked of each implementation by the same code.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
+
+use super::history::History;
+use super::model::Model;
+use super::{message, session_put, small, target};
+use crate::store::recovered::Recovered;
+use crate::store::{
+    Durability, DurableStore, List, MemoryStore, Message, Offset, Record, Retained, SeqRange,
+    Store, StoreError, Ticket, Waiting,
+};
+
+/// Runs `check` with each kind of store.
+fn each_store(check: fn(&dyn Store, &dyn Fn() -> Recovered)) {
+    let (memory, _) = MemoryStore::new(1 << 30);
+    check(&memory, &|| memory.recovered());
+    for durability in [
+        Durability::Fsync,
+        Durability::Interval(Duration::from_millis(10)),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut options = small(dir.path());
+        options.durability = durability;
+        let (store, _) = DurableStore::open(&options).expect("it opens");
+        check(&store, &|| store.recovered());
+    }
+}
+
+fn wait(store: &dyn Store, ticket: Ticket) {
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match store.register(ticket, &waker) {
+            Waiting::Durable => return,
+            Waiting::Failed(failure) => panic!("{failure}"),
+            Waiting::Registered => {
+                while woken.0.load(Ordering::Acquire) == 0 {
+                    assert!(Instant::now() < deadline, "nobody was woken");
+                    std::thread::park_timeout(Duration::from_micros(50));
+                }
+                woken.0.store(0, Ordering::Release);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Woken(AtomicU64);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Woken>) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+fn append(store: &dyn Store, records: &[Record<'_>]) -> Offset {
+    let appended = store.append(records).expect("it takes them");
+    wait(store, appended.ticket);
+    appended.first_offset
+}
+
+#[test]
+fn messages_are_read_back_as_they_were_appended() {
+    each_store(|store, _| {
+        append(store, &[session_put(1)]);
+        let targets = [target(1, 1)];
+        let large = vec![9; 300_000];
+        let first = append(
+            store,
+            &[
+                Record::Message(Message {
+                    properties: b"\x01\x01",
+                    expires_ms: Some(77),
+                    publisher: 12,
+                    qos: 2,
+                    retain: true,
+                    ..message(b"one", &targets)
+                }),
+                Record::Message(message(&large, &[target(1, 2)])),
+                Record::Message(message(b"", &[target(1, 3)])),
+            ],
+        );
+        let offsets = [first.plus(2), first, first.plus(1), first.plus(9)];
+        let answers = store.read(&offsets);
+        let third = answers[0].as_ref().expect("it is there");
+        assert_eq!(third.payload.len(), 0);
+        let one = answers[1].as_ref().expect("it is there");
+        assert_eq!(one.topic(), "a/b");
+        assert_eq!(&one.properties[..], b"\x01\x01");
+        assert_eq!(&one.payload[..], b"one");
+        assert_eq!((one.qos, one.retain, one.publisher), (2, true, 12));
+        assert_eq!((one.published_ms, one.expires_ms), (1_000, Some(77)));
+        assert_eq!(answers[2].as_ref().expect("it is there").payload, large);
+        assert!(matches!(answers[3], Err(StoreError::Gone(_))));
+    });
+}
+
+#[test]
+fn offsets_are_dense_and_tickets_grow() {
+    each_store(|store, _| {
+        append(store, &[session_put(1)]);
+        let mut next = None;
+        for seq in 0..50 {
+            let targets = [target(1, 2 * seq)];
+            let more = [target(1, 2 * seq + 1)];
+            let appended = store
+                .append(&[
+                    Record::Message(message(b"x", &targets)),
+                    Record::Clock { now_ms: seq },
+                    Record::Message(message(b"y", &more)),
+                ])
+                .expect("it takes them");
+            if let Some(next) = next {
+                assert_eq!(appended.first_offset, next);
+            }
+            next = Some(appended.first_offset.plus(2));
+            // Readable at once, from the buffer or from the file.
+            let found = store.read(&[appended.first_offset, appended.first_offset.plus(1)]);
+            assert!(found.iter().all(Result::is_ok), "{found:?}");
+            wait(store, appended.ticket);
+            assert!(store.durable() >= appended.ticket);
+        }
+    });
+}
+
+#[test]
+fn the_state_is_what_the_records_add_up_to() {
+    each_store(|store, recovered| {
+        let mut history = History::new(42, 2_000);
+        (0..400).for_each(|_| history.advance());
+        let records: Vec<_> = history.records.iter().map(|it| it.get()).collect();
+        for batch in records.chunks(7) {
+            append(store, batch);
+        }
+        // The last group is applied just after it is declared durable.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while Model::of(&recovered()) != history.model {
+            assert!(Instant::now() < deadline, "the state is another");
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        for (offset, answer) in history
+            .model
+            .needed()
+            .iter()
+            .zip(store.read(&history.model.needed()))
+        {
+            let stored = answer.expect("it is needed");
+            let (len, fill) = history.payloads[offset.0 as usize - 1];
+            assert_eq!(stored.payload, vec![fill; len]);
+        }
+    });
+}
+
+#[test]
+fn what_nothing_needs_counts_no_more() {
+    each_store(|store, _| {
+        append(store, &[session_put(1), session_put(2)]);
+        let targets = [target(1, 1), target(2, 1)];
+        append(
+            store,
+            &[Record::Message(Message {
+                retained: Retained::Set,
+                ..message(b"x", &targets)
+            })],
+        );
+        let needs = |expected: u64| {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while store.stats().needs != expected {
+                assert!(Instant::now() < deadline, "{} needs", store.stats().needs);
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+        };
+        needs(3);
+        let done = |session| Record::Done {
+            session,
+            ranges: List::Given(&[SeqRange { first: 0, last: 9 }]),
+        };
+        append(store, &[done(1), done(1)]);
+        needs(2);
+        append(store, &[Record::RetainedClear { topic: "a/b" }]);
+        needs(1);
+        append(store, &[Record::SessionRemove { session: 2 }]);
+        needs(0);
+    });
+}
+
+#[test]
+fn a_closed_store_takes_nothing_and_says_so() {
+    each_store(|store, _| {
+        append(store, &[session_put(1)]);
+        store.close().expect("it closes");
+        store.close().expect("twice is harmless");
+        let refused = store.append(&[Record::Clock { now_ms: 1 }]);
+        assert!(matches!(refused, Err(StoreError::Failed(_))), "{refused:?}");
+        let waker = Waker::noop();
+        assert!(matches!(
+            store.register(Ticket(u64::MAX), waker),
+            Waiting::Failed(_)
+        ));
+    });
+}
+
+#[test]
+fn thousands_may_wait_and_each_is_woken_once() {
+    each_store(|store, _| {
+        append(store, &[session_put(1)]);
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut registered = 0;
+        let mut last = Ticket(0);
+        for seq in 0..3_000 {
+            let targets = [target(1, seq)];
+            let records = [Record::Message(message(b"x", &targets))];
+            last = store.append(&records).expect("it takes it").ticket;
+            if matches!(store.register(last, &waker), Waiting::Registered) {
+                registered += 1;
+            }
+        }
+        wait(store, last);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while woken.0.load(Ordering::Acquire) < registered {
+            assert!(Instant::now() < deadline, "somebody was not woken");
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        assert_eq!(woken.0.load(Ordering::Acquire), registered);
+    });
+}
+
+#[test]
+fn a_store_in_memory_has_a_limit() {
+    let (store, _) = MemoryStore::new(10_000);
+    append(&store, &[session_put(1)]);
+    let payload = vec![0; 4_000];
+    let mut refused = 0;
+    for seq in 0..10 {
+        let targets = [target(1, seq)];
+        if store
+            .append(&[Record::Message(message(&payload, &targets))])
+            .is_err()
+        {
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 7);
+    let ranges = [SeqRange { first: 0, last: 9 }];
+    append(
+        &store,
+        &[Record::Done {
+            session: 1,
+            ranges: List::Given(&ranges),
+        }],
+    );
+    let targets = [target(1, 20)];
+    append(&store, &[Record::Message(message(&payload, &targets))]);
+}

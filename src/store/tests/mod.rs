@@ -1,6 +1,7 @@
 //! Tests of the store as a whole: one contract for both implementations, crashes and faults on a
 //! simulated disk, damage to real files, and the fixtures of released formats.
 
+mod admin;
 mod contract;
 mod crash;
 mod damage;

@@ -227,6 +227,12 @@ fn recovery() {
             last = store.append(&[record]).expect("it takes it").ticket;
         }
         wait(&store, last);
+        let before = Instant::now();
+        store.request_checkpoint();
+        while store.stats().checkpoints == 0 {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        println!("the checkpoint took {:?}", before.elapsed());
         // Left as a crash leaves it: what came since the last checkpoint is to be replayed.
         std::mem::forget(Arc::new(store));
     }
@@ -238,11 +244,12 @@ fn recovery() {
     };
     copy_dir(&options.path, &options_copy.path);
     let before_mib = resident_mib();
-    let before = Instant::now();
+    let (before, cpu_before) = (Instant::now(), cpu());
     let (store, recovered) = DurableStore::open(&options_copy).expect("it opens");
     let elapsed = before.elapsed();
     println!(
-        "{} entries in {} sessions and {} retained: {elapsed:?}, {} MiB more resident; {:?}",
+        "{} entries in {} sessions and {} retained: {elapsed:?} ({:?} CPU), {} MiB more resident; \
+         {:?}",
         recovered
             .sessions
             .iter()
@@ -250,6 +257,7 @@ fn recovery() {
             .sum::<usize>(),
         recovered.sessions.len(),
         recovered.retained.len(),
+        cpu() - cpu_before,
         resident_mib() - before_mib,
         recovered.report,
     );

@@ -158,15 +158,19 @@ for (const version of Object.keys(VERSIONS)) {
 
   scenario('unacknowledged messages come again: first, in order, as duplicates', version, async ({ connect, name }) => {
     // The application never finishes handling a message, so that no PUBACK is sent.
-    const stuck = await connect(persistent(version, name))
+    const will = { topic: `${name}/gone`, payload: Buffer.from('gone'), qos: 1, retain: false }
+    const stuck = await connect({ ...persistent(version, name), will })
     let arrived
     const first = new Promise((resolve) => { arrived = resolve })
     stuck.mqtt.handleMessage = (packet) => arrived(packet)
     await stuck.subscribe(name, 1)
     const publisher = await connect()
+    await publisher.subscribe(will.topic, 1)
     for (const payload of ['1', '2', '3']) await publisher.publish(name, payload, 1)
     assert.equal((await first).payload.toString(), '1')
     await stuck.abort()
+    // The will tells that the broker has noticed. Before, it would send the next message into the void.
+    assert.equal(text(await publisher.message()), 'gone')
     await publisher.publish(name, '4', 1)
 
     const back = await connect(persistent(version, name))

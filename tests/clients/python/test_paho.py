@@ -265,9 +265,10 @@ def test_session_is_resumed(connect, name, version):
 @every_version
 def test_unacknowledged_messages_are_sent_again(connect, name, version):
     """QoS 1 messages that were received but not acknowledged come again after a lost connection: first, in order, as duplicates."""
-    first = connect(version, name, manual_ack=True, **persistent(version))
+    first = connect(version, name, manual_ack=True, will=Will(name + "/gone", b"gone", 1), **persistent(version))
     first.subscribe(name, 1)
     publisher = connect(version)
+    publisher.subscribe(name + "/gone", 1)
     for payload in [b"1", b"2", b"3"]:
         publisher.publish(name, payload, 1)
     got = first.messages(3)
@@ -275,6 +276,8 @@ def test_unacknowledged_messages_are_sent_again(connect, name, version):
     # SUBACK comes behind: the broker has read the acknowledgement by then.
     first.subscribe(name + "/other", 0)
     first.abort()
+    # The will tells that the broker has noticed. Before, it would send the next message into the void.
+    assert publisher.message().payload == b"gone"
     publisher.publish(name, b"4", 1)
 
     second = connect(version, name, **persistent(version))

@@ -83,7 +83,7 @@ enum Event {
     /// PUBACK or PUBCOMP.
     Acknowledged,
     Pong,
-    Message(Message),
+    Message(Box<Message>),
 }
 
 /// Why a connection ended: the Reason Code of the broker's DISCONNECT, if there was one.
@@ -146,7 +146,7 @@ impl Client {
             let event = event.unwrap_or_else(|| panic!("the connection ended before {what}"));
             match pick(event) {
                 Ok(picked) => return picked,
-                Err(Event::Message(message)) => self.messages.push_back(message),
+                Err(Event::Message(message)) => self.messages.push_back(*message),
                 Err(Event::Pong) => {}
                 Err(other) => panic!("expected {what}, got {other:?}"),
             }
@@ -304,7 +304,7 @@ impl Client {
                 return message;
             }
             match self.events.recv().await.expect("an open connection") {
-                Event::Message(message) => return message,
+                Event::Message(message) => return *message,
                 Event::Pong => {}
                 other => panic!("expected a message, got {other:?}"),
             }
@@ -313,14 +313,9 @@ impl Client {
 
     /// The next message, in the order of arrival.
     pub(crate) async fn message(&mut self) -> Message {
-        if let Some(message) = self.messages.pop_front() {
-            return message;
-        }
-        let take = |event| match event {
-            Event::Message(message) => Ok(message),
-            other => Err(other),
-        };
-        self.wait("message", take).await
+        timeout(TIMEOUT, self.any_message())
+            .await
+            .expect("a message")
     }
 
     pub(crate) async fn messages(&mut self, count: usize) -> Vec<Message> {
@@ -335,7 +330,7 @@ impl Client {
     pub(crate) fn nothing_else(&mut self) {
         while let Ok(event) = self.events.try_recv() {
             if let Event::Message(message) = event {
-                self.messages.push_back(message);
+                self.messages.push_back(*message);
             }
         }
         assert!(self.messages.is_empty(), "unexpected: {:?}", self.messages);
@@ -439,7 +434,7 @@ fn event_v311(event: rumqttc::Event) -> Option<Event> {
         Incoming::UnsubAck(_) => Event::Unsubscribed(Vec::new()),
         Incoming::PubAck(_) | Incoming::PubComp(_) => Event::Acknowledged,
         Incoming::PingResp => Event::Pong,
-        Incoming::Publish(publish) => Event::Message(Message {
+        Incoming::Publish(publish) => Event::Message(Box::new(Message {
             topic: publish.topic.clone(),
             payload: publish.payload.clone(),
             qos: publish.qos as u8,
@@ -447,7 +442,7 @@ fn event_v311(event: rumqttc::Event) -> Option<Event> {
             dup: publish.dup,
             properties: Default::default(),
             packet: Packet::V311(publish),
-        }),
+        })),
         _ => return None,
     })
 }
@@ -540,7 +535,7 @@ fn event_v5(event: v5::Event) -> Option<Event> {
         ),
         Incoming::PubAck(_) | Incoming::PubComp(_) => Event::Acknowledged,
         Incoming::PingResp(_) => Event::Pong,
-        Incoming::Publish(publish) => Event::Message(Message {
+        Incoming::Publish(publish) => Event::Message(Box::new(Message {
             topic: String::from_utf8(publish.topic.to_vec()).expect("a topic is UTF-8"),
             payload: publish.payload.clone(),
             qos: publish.qos as u8,
@@ -548,7 +543,7 @@ fn event_v5(event: v5::Event) -> Option<Event> {
             dup: publish.dup,
             properties: publish.properties.clone().unwrap_or_default(),
             packet: Packet::V5(publish),
-        }),
+        })),
         _ => return None,
     })
 }

@@ -308,14 +308,17 @@ async fn a_session_is_resumed(scene: &Scene) {
 
 /// QoS 1 messages that were received but not acknowledged come again: first, in order, as duplicates.
 async fn unacknowledged_messages_come_again(scene: &Scene) {
+    let will = will(&scene.topic("gone"), 1, false);
     let mut first = scene
         .connect(Options {
             manual_acks: true,
+            will,
             ..persistent(scene)
         })
         .await;
     first.subscribe(&scene.name, 1).await;
     let mut publisher = scene.client().await;
+    publisher.subscribe(&scene.topic("gone"), 1).await;
     for payload in ["1", "2", "3"] {
         publisher.publish(&scene.name, 1, payload).await;
     }
@@ -324,6 +327,8 @@ async fn unacknowledged_messages_come_again(scene: &Scene) {
     // SUBACK comes behind: the broker has read the acknowledgement by then.
     first.subscribe(&scene.topic("other"), 0).await;
     first.abort().await;
+    // The will tells that the broker has noticed. Before, it would send the next message into the void.
+    assert_eq!(publisher.message().await.text(), "gone");
     publisher.publish(&scene.name, 1, "4").await;
 
     let mut second = scene.connect(persistent(scene)).await;

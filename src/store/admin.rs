@@ -1,0 +1,269 @@
+//! Work on a store that no broker is using: checking it, compacting it, and exporting it as JSON
+//! lines and back.
+//!
+//! Every function takes the lock of the directory. A running broker is backed up with
+//! [`super::Store::backup`].
+
+use std::fmt;
+use std::fs;
+use std::io::{BufRead, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::durable::Options;
+use super::files::{Files, RealFiles};
+use super::format_file::{self, Directory};
+use super::log::committer::Step;
+use super::log::format::{HEADER_LEN, SegmentHeader, parse_segment_name};
+use super::log::scan::scan;
+use super::open::{Parts, log_dir, open_parts, snapshot_path, state_dir};
+use super::record::decode;
+use super::sled::SledTable;
+use super::state::State;
+use super::state::table::META_KEY;
+use super::table::Table;
+use super::{Recovered, StoreError, snapshot};
+
+mod export;
+
+pub use export::{Exported, export, import};
+
+/// What [`check`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    pub segments: u64,
+    pub log_bytes: u64,
+    pub records: u64,
+    /// Places in the log that cannot be read, and the bytes they take.
+    pub damaged: u64,
+    pub damaged_bytes: u64,
+    /// Bytes of a tail torn by a crash; the next start cuts it off.
+    pub torn_bytes: u64,
+    /// Keys of the checkpoint, or what is wrong with it.
+    pub checkpoint: Result<u64, String>,
+    /// Bytes of the snapshot, or what is wrong with it. A store may have none yet.
+    pub snapshot: Result<u64, String>,
+}
+
+impl Checked {
+    /// Whether everything can be read. A torn tail is no damage.
+    pub fn is_sound(&self) -> bool {
+        self.damaged == 0 && self.checkpoint.is_ok() && self.snapshot.is_ok()
+    }
+}
+
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "log: {} segments, {} bytes, {} records",
+            self.segments, self.log_bytes, self.records
+        )?;
+        if self.damaged > 0 {
+            writeln!(
+                f,
+                "log: {} places damaged, {} bytes; the messages there are lost, the rest is \
+                 served",
+                self.damaged, self.damaged_bytes
+            )?;
+        }
+        if self.torn_bytes > 0 {
+            writeln!(
+                f,
+                "log: a tail of {} bytes was torn by a crash; nothing in it was acknowledged",
+                self.torn_bytes
+            )?;
+        }
+        match &self.checkpoint {
+            Ok(keys) => writeln!(f, "checkpoint: {keys} keys")?,
+            Err(why) => writeln!(
+                f,
+                "checkpoint: damaged ({why}); the next start moves it aside and rebuilds it from \
+                 the snapshot and the log"
+            )?,
+        }
+        match &self.snapshot {
+            Ok(bytes) => writeln!(f, "snapshot: {bytes} bytes"),
+            Err(why) => writeln!(f, "snapshot: damaged ({why})"),
+        }
+    }
+}
+
+/// Reads everything and changes nothing but what sled does to itself when it is opened.
+///
+/// # Errors
+/// As for [`super::DurableStore::open`]; damage is no error.
+pub fn check(path: &Path) -> Result<Checked, StoreError> {
+    let _lock = lock_existing(path)?;
+    let files = RealFiles;
+    format_file::read(&files, path)?;
+    let mut checked = Checked {
+        segments: 0,
+        log_bytes: 0,
+        records: 0,
+        damaged: 0,
+        damaged_bytes: 0,
+        torn_bytes: 0,
+        checkpoint: Ok(0),
+        snapshot: Ok(0),
+    };
+    check_log(&files, &log_dir(path), &mut checked)?;
+    if state_dir(path).exists() {
+        checked.checkpoint = check_table(path).map_err(|error| error.to_string());
+    }
+    let mut state = State::new();
+    checked.snapshot = match snapshot::load(&files, &snapshot_path(path), &mut state) {
+        Ok(found) => Ok(found.map_or(0, |(_, size)| size)),
+        Err(error) => Err(error.to_string()),
+    };
+    Ok(checked)
+}
+
+fn check_log(files: &dyn Files, dir: &Path, checked: &mut Checked) -> Result<(), StoreError> {
+    let mut names = files.list(dir).map_err(StoreError::io("list", dir))?;
+    names.retain(|name| parse_segment_name(name).is_some());
+    names.sort_unstable();
+    for (i, name) in names.iter().enumerate() {
+        let path = dir.join(name);
+        let failed = || StoreError::io("read", &path);
+        let file = files.open(&path).map_err(failed())?;
+        let mut header = [0; HEADER_LEN as usize];
+        super::files::read_full_at(&*file, &mut header, 0).map_err(failed())?;
+        let is_last = i + 1 == names.len();
+        if SegmentHeader::decode(&header).is_none() && !is_last {
+            checked.damaged += 1;
+        }
+        let found = scan(&*file, HEADER_LEN, is_last, |_, header, body| {
+            if decode(header.kind, header.version, body).is_some() {
+                checked.records += 1;
+            } else {
+                checked.damaged += 1;
+                checked.damaged_bytes += header.record_len() as u64;
+            }
+        })
+        .map_err(failed())?;
+        checked.segments += 1;
+        checked.log_bytes += file.len().map_err(failed())?;
+        checked.damaged += found.damaged;
+        checked.damaged_bytes += found.damaged_bytes;
+        checked.torn_bytes += found.torn_bytes;
+    }
+    Ok(())
+}
+
+fn check_table(path: &Path) -> Result<u64, StoreError> {
+    let mut table = SledTable::open(&state_dir(path))?;
+    let mut state = State::new();
+    let mut keys = 0;
+    table.load(&mut |key, value| {
+        keys += 1;
+        if key == META_KEY {
+            super::state::table::Meta::decode(value).map(drop)
+        } else {
+            state.load(key, value)
+        }
+    })?;
+    Ok(keys)
+}
+
+/// What [`compact`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    pub bytes_before: u64,
+    pub bytes_after: u64,
+}
+
+/// Makes the store as small as it can be: a new checkpoint, only segments that are needed, and
+/// those without what is not.
+///
+/// # Errors
+/// As for [`super::DurableStore::open`], and those of its file operations.
+pub fn compact(path: &Path) -> Result<Compacted, StoreError> {
+    let _lock = lock_existing(path)?;
+    let bytes_before = directory_bytes(path);
+    let mut parts = open_stopped(path)?;
+    parts.upkeep.checkpoint()?;
+    parts.upkeep.write_snapshot()?;
+    parts.upkeep.give_space_back(true)?;
+    // A sled never shrinks: a new one is filled, and takes the place of the old one.
+    let fresh = path.join("state.new");
+    let old = path.join("state.old");
+    remove_dir(&fresh)?;
+    remove_dir(&old)?;
+    parts
+        .upkeep
+        .write_everything_to(&mut SledTable::open(&fresh)?)?;
+    finish(parts)?;
+    let state = state_dir(path);
+    // If power fails between the two, the snapshot made above stands in.
+    fs::rename(&state, &old).map_err(StoreError::io("move aside", &state))?;
+    fs::rename(&fresh, &state).map_err(StoreError::io("move", &fresh))?;
+    RealFiles
+        .sync_dir(path)
+        .map_err(StoreError::io("flush", path))?;
+    remove_dir(&old)?;
+    Ok(Compacted {
+        bytes_before,
+        bytes_after: directory_bytes(path),
+    })
+}
+
+fn remove_dir(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that the files in `path` occupy.
+fn directory_bytes(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(entries) = fs::read_dir(path) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => directory_bytes(&entry.path()),
+            Ok(metadata) => metadata.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+/// The lock on a directory that is a store already.
+fn lock_existing(path: &Path) -> Result<Directory, StoreError> {
+    if !log_dir(path).is_dir() {
+        return Err(StoreError::NotAStore {
+            path: path.to_owned(),
+            what: "there is no log in it",
+        });
+    }
+    Directory::lock(path)
+}
+
+/// Opens a store without its threads.
+fn open_stopped(path: &Path) -> Result<Parts, StoreError> {
+    open_parts(Arc::new(RealFiles), &Options::new(path), &mut |dir| {
+        Ok(Box::new(SledTable::open(dir)?))
+    })
+}
+
+/// Ends what [`open_stopped`] began.
+fn finish(mut parts: Parts) -> Result<Recovered, StoreError> {
+    parts.log.pending.close();
+    loop {
+        let kept = Arc::clone(&parts.kept);
+        let step = parts
+            .committer
+            .step(&mut |group, end| kept.lock().apply(group, end))
+            .map_err(|failure| StoreError::Failed(Arc::new(failure)))?;
+        if step == Step::Closed {
+            break;
+        }
+    }
+    parts.upkeep.checkpoint()?;
+    Ok(parts.recovered)
+}
