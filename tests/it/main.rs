@@ -10,6 +10,7 @@ mod clients;
 mod config;
 mod connect;
 mod expiry;
+mod flapping;
 mod flow;
 mod histories;
 mod limits;

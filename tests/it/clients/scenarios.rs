@@ -332,10 +332,12 @@ async fn unacknowledged_messages_come_again(scene: &Scene) {
     publisher.publish(&scene.name, 1, "4").await;
 
     let mut second = scene.connect(persistent(scene)).await;
-    for (payload, dup) in [("2", true), ("3", true), ("4", false)] {
+    for payload in ["2", "3"] {
         let got = second.message().await;
-        assert_eq!((got.text(), got.dup), (payload, dup));
+        assert_eq!((got.text(), got.dup), (payload, true));
     }
+    // The broker may or may not have noticed the end of the first connection when this one came.
+    assert_eq!(second.message().await.text(), "4");
     second.nothing_else();
 }
 
