@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
+use tidings_protocol::mqtt::QoS;
 use tidings_protocol::topic::{Filter, TopicLimits};
 
 use super::Broker;
@@ -111,7 +112,8 @@ impl Broker {
 
     /// Ends a session: its subscriptions, its queue and its name are gone.
     ///
-    /// Messages that it had from Shared Subscriptions go to other members.
+    /// Messages that it had from Shared Subscriptions go to other members, unless they are of
+    /// QoS 2 and their delivery had begun.
     pub(super) fn end(
         &self,
         session: &Arc<Session>,
@@ -145,7 +147,12 @@ impl Broker {
         drop(state);
         self.sessions
             .remove_if(session.client_id(), |_, known| Arc::ptr_eq(known, session));
-        let is_shared = |slot: &Slot| slot.through.as_ref().is_some_and(|t| t.group.is_some());
+        // One of QoS 2 that was sent may have been received: nobody else may get it
+        // [MQTT-4.8.2-5].
+        let is_shared = |slot: &Slot| {
+            let in_delivery = slot.qos == QoS::ExactlyOnce && slot.dup;
+            slot.through.as_ref().is_some_and(|t| t.group.is_some()) && !in_delivery
+        };
         let (shared, own): (Vec<Slot>, Vec<Slot>) = left.into_iter().partition(is_shared);
         batch.refused(Reason::SessionEnded, own.len() as u64);
         batch.pass_on(shared.into_iter());

@@ -324,7 +324,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Gives messages that a session had from Shared Subscriptions, and did not acknowledge before
-    /// it ended, to other members of their groups [MQTT-4.8.2-5].
+    /// it ended, to other members of their groups (MQTT 5 §4.8.2).
     pub(super) fn pass_on(&mut self, orphans: impl Iterator<Item = Slot>) {
         let broker = self.broker;
         let mut cx = self.context();

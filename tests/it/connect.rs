@@ -396,6 +396,39 @@ async fn silence_beyond_keep_alive_closes() {
     }
 }
 
+/// Bytes of a packet that never ends are no Control Packet: a client that drips them is silent.
+/// [MQTT-3.1.2-22]
+#[tokio::test]
+async fn dripping_bytes_are_silence() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let broker = Broker::start().await;
+    let stream = tokio::net::TcpStream::connect(broker.address)
+        .await
+        .expect("connects");
+    let (mut reading, mut writing) = stream.into_split();
+    // CONNECT of 3.1.1 with a Keep Alive of a second, then the beginning of a long PUBLISH.
+    writing
+        .write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x01\x00\x01a\x30\xff\x7f\x00\x01t")
+        .await
+        .expect("is taken");
+    let drips = tokio::spawn(async move {
+        let mut pace = tokio::time::interval(std::time::Duration::from_millis(100));
+        while writing.write_all(b"x").await.is_ok() {
+            pace.tick().await;
+        }
+    });
+    let mut answer = Vec::new();
+    // A reset counts as closed too.
+    let _ = tokio::time::timeout(
+        std::time::Duration::from_secs(30),
+        reading.read_to_end(&mut answer),
+    )
+    .await
+    .expect("the broker closes the connection");
+    assert_eq!(answer, [0x20, 2, 0, 0]);
+    drips.abort();
+}
+
 /// Deliveries do not count as a sign of life: only what the client sends does. [MQTT-3.1.2-22]
 #[tokio::test]
 async fn deliveries_do_not_keep_a_silent_client_alive() {

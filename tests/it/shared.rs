@@ -336,6 +336,24 @@ async fn qos_2_in_progress_never_goes_to_another_member() {
     second.expect_nothing().await;
 }
 
+/// Nor before its PUBREC: it may have been received all the same. [MQTT-4.8.2-5]
+#[tokio::test]
+async fn qos_2_that_was_sent_never_goes_to_another_member() {
+    let broker = Broker::start().await;
+    let mut first = broker.client("first").await;
+    first.subscribe_to("$share/group/t", 2).await;
+    let mut publisher = broker.client("publisher").await;
+    publisher.publish_text("t", "job", 2).await;
+    first.expect_publish().await;
+    let mut second = broker.client("second").await;
+    second.subscribe_to("$share/group/t", 2).await;
+    first.send(Disconnect::new(Reason::SUCCESS)).await;
+    first.wait_until_closed().await;
+    publisher.publish_text("t", "next", 2).await;
+    second.receive_exactly("t", "next").await;
+    second.expect_nothing().await;
+}
+
 /// A message that a member refused is over: nobody else gets it. [MQTT-4.8.2-6]
 #[tokio::test]
 async fn a_refused_message_goes_to_nobody_else() {

@@ -123,7 +123,7 @@ fn what_a_session_leaves_behind_goes_to_the_others() {
     publish(&mut publisher, QoS::ExactlyOnce, 0..6);
     let got = a.messages();
     assert_eq!(got.len(), 2);
-    // 0 is received: it must not reach anybody else. 1 is in flight, 2 to 5 wait.
+    // 0 is received, and 1 may be: they must not reach anybody else. 2 to 5 wait.
     assert!(a.acknowledge(Acknowledgement::Received, got[0].id.expect("QoS 2")));
     let mut b = member(&broker, "b", Setup::new(Version::V311));
     let mut c = member(&broker, "c", Setup::new(Version::V5));
@@ -132,14 +132,14 @@ fn what_a_session_leaves_behind_goes_to_the_others() {
     let (b, c) = (b.drain(), c.drain());
     let mut numbers: Vec<&str> = b.iter().chain(&c).map(|m| m.text()).collect();
     numbers.sort_unstable();
-    assert_eq!(numbers, ["1", "2", "3", "4", "5"]);
-    assert!(b.len().abs_diff(c.len()) == 1, "in turn");
+    assert_eq!(numbers, ["2", "3", "4", "5"]);
+    assert_eq!(b.len(), c.len(), "in turn");
     assert!(b.iter().chain(&c).all(|m| !m.dup), "new to these receivers");
     for own in [&b, &c] {
         assert!(own.is_sorted_by_key(|m| m.text().to_owned()), "in order");
     }
     assert_eq!(broker.stats.queued_bytes.get(), 0);
-    assert!(drops(&broker).is_empty());
+    assert_eq!(drops(&broker), [(Drop::SessionEnded, 1)]);
 }
 
 #[test]

@@ -36,6 +36,11 @@ const READS_MAX: usize = 8;
 /// not take the answers to what it asks may not ask for more.
 const UNWRITTEN_MAX: usize = 1024 * 1024;
 
+/// Bytes in one read that count as a sign of life although they complete no packet, so that a
+/// large one may take its time. A client that drips a byte now and then is silent all the same
+/// [MQTT-3.1.2-22].
+const HEARD_MIN: usize = 512;
+
 /// QoS 2 messages that a version 3 client may leave unreleased at the least.
 const UNRELEASED_MAX_V3: u16 = 1024;
 
@@ -229,6 +234,9 @@ impl Connection {
             .stats
             .bytes_received
             .add(count as u64);
+        if count >= HEARD_MIN {
+            self.client.heard();
+        }
         if before == 0 && !self.partial.is_empty() {
             self.partial.extend_from_slice(&buffer[..count]);
             return Poll::Ready(self.handle_partial());

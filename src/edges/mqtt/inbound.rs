@@ -105,7 +105,6 @@ impl Client {
     fn read(&mut self, data: &[u8], shared: Option<&Bytes>) -> Result<usize, Farewell> {
         self.renew_rights()?;
         let edge = Arc::clone(&self.edge);
-        self.session.heard(edge.broker.clock.now());
         let mut payload = Bytes::new();
         let mut turn = Turn {
             batch: edge.broker.batch(),
@@ -151,9 +150,17 @@ impl Client {
             }
         };
         edge.broker.stats.packets_received.add(packets);
+        if packets > 0 {
+            self.heard();
+        }
         let routed = turn.publishes.route(self, &mut turn.batch);
         let acknowledged = self.acknowledge(&mut turn.acknowledgements);
         result.and(routed).and(acknowledged).map(|()| at)
+    }
+
+    /// The client has shown that it is alive.
+    pub(super) fn heard(&self) {
+        self.session.heard(self.edge.broker.clock.now());
     }
 
     fn handle<'d>(&mut self, turn: &mut Turn<'_, 'd>, packet: Packet<'d>) -> Result<(), Farewell> {
