@@ -43,6 +43,9 @@ pub(crate) struct Control {
     pub(crate) bytes_written: AtomicU64,
 }
 
+/// Puts encoded changes where they belong.
+type WriteChanges<'a> = &'a mut dyn FnMut(&mut Upkeep, &[Change]) -> Result<(), StoreError>;
+
 #[derive(Default)]
 struct Wishes {
     stop: bool,
@@ -254,11 +257,7 @@ impl Upkeep {
 
     /// Encodes the values of `keys` in slices, and calls `write` with them once the log that they
     /// come from is flushed.
-    fn each_value(
-        &mut self,
-        keys: &[DirtyKey],
-        write: &mut dyn FnMut(&mut Upkeep, &[Change]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn each_value(&mut self, keys: &[DirtyKey], write: WriteChanges<'_>) -> Result<(), StoreError> {
         let mut changes: Vec<Change> = Vec::new();
         let mut bytes = 0;
         let mut slices = keys.chunks(SLICE_KEYS).peekable();

@@ -145,6 +145,9 @@ impl Segment {
     }
 }
 
+/// A segment, if any is the one, and the places in it of a run of the messages that were asked for.
+pub(crate) type FoundIn = (Option<Arc<Segment>>, io::Result<Vec<Option<Place>>>);
+
 /// All segments of a log.
 pub(crate) struct Catalog {
     /// In order of their numbers; so also of their bases.
@@ -209,10 +212,7 @@ impl Catalog {
 
     /// Finds the places of messages; they are neighbours in the answer when they were asked for
     /// so. A message that is in no segment has none.
-    pub(crate) fn find(
-        &self,
-        offsets: &[Offset],
-    ) -> Vec<(Option<Arc<Segment>>, io::Result<Vec<Option<Place>>>)> {
+    pub(crate) fn find(&self, offsets: &[Offset]) -> Vec<FoundIn> {
         let mut answer = Vec::new();
         let mut rest = offsets;
         while let Some(&first) = rest.first() {

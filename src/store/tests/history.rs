@@ -149,11 +149,11 @@ impl History {
             session,
             record: SessionView {
                 client_id: &client_id,
-                user: (epoch % 2 == 0).then_some("user"),
+                user: epoch.is_multiple_of(2).then_some("user"),
                 epoch,
                 expiry_interval_secs: 60,
                 connected_ms: 5,
-                disconnected_ms: (epoch % 3 == 0).then_some(9),
+                disconnected_ms: epoch.is_multiple_of(3).then_some(9),
                 protocol_level: 5,
                 extra: &extra,
             },
