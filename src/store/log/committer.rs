@@ -20,9 +20,9 @@ use crate::store::{Failure, Offset, Ticket};
 
 /// Groups below this size are written over zeros that were written before: flushing them then
 /// changes no metadata, which halves the time of a flush.
-const SMALL_GROUP: usize = 16 * 1024;
+const SMALL_GROUP: usize = 32 * 1024;
 /// How far ahead of small groups zeros are written.
-const ZERO_AHEAD: u64 = 256 * 1024;
+const ZERO_AHEAD: u64 = 1024 * 1024;
 
 /// The thread that owns it calls [`Committer::step`] until it says that all is done.
 pub(crate) struct Committer {
