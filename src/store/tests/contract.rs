@@ -206,6 +206,15 @@ fn a_closed_store_takes_nothing_and_says_so() {
 }
 
 #[test]
+fn an_empty_batch_is_as_durable_as_what_came_before() {
+    each_store(|store, _| {
+        append(store, &[]);
+        append(store, &[session_put(1)]);
+        append(store, &[]);
+    });
+}
+
+#[test]
 fn thousands_may_wait_and_each_is_woken_once() {
     each_store(|store, _| {
         append(store, &[session_put(1)]);
