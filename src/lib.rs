@@ -1,3 +1,15 @@
-//! Tidings: one broker for devices, services and browsers.
+//! Tidings: an MQTT broker that can be started inside another program.
+//!
+//! [`Server::start`] makes a broker from a [`Config`](config::Config) and answers the addresses it
+//! really listens on. Nothing is global to the process, so a test can run ten of them. Where a
+//! message goes, from socket to subscriber, is told in the README's section on architecture.
 
+pub mod access;
+pub mod broker;
+pub mod config;
+pub mod edges;
+pub mod ops;
+mod server;
 pub mod store;
+
+pub use server::{Addresses, Server, StartError};

@@ -1,0 +1,144 @@
+//! What the kernel knows about the broker's process and about this one: CPU time, memory, disk.
+
+use std::fs;
+
+/// The CPU time of a process in nanoseconds, threads that have ended included.
+///
+/// The process CPU clock counts scheduler run time, not ticks, so it is exact over short intervals,
+/// which utime and stime of /proc/PID/stat (10 ms each) are not.
+pub fn cpu_ns(pid: u32) -> Option<u64> {
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: both calls only write to the places given to them.
+    unsafe {
+        if libc::clock_getcpuclockid(pid as libc::pid_t, &mut clock) != 0 {
+            return None;
+        }
+        read_clock(clock)
+    }
+}
+
+/// The CPU time of this process in nanoseconds.
+pub fn own_cpu_ns() -> u64 {
+    // SAFETY: the clock exists on every Linux.
+    unsafe { read_clock(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or(0) }
+}
+
+/// Nanoseconds of a clock that only moves forward, the same in all threads.
+#[inline]
+pub fn now_ns() -> u64 {
+    // SAFETY: the clock exists on every Linux.
+    unsafe { read_clock(libc::CLOCK_MONOTONIC).unwrap_or(0) }
+}
+
+unsafe fn read_clock(clock: libc::clockid_t) -> Option<u64> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` outlives the call.
+    if unsafe { libc::clock_gettime(clock, &mut time) } != 0 {
+        return None;
+    }
+    Some(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// Resident bytes.
+///
+/// From smaps_rollup: the counters behind VmRSS are kept per CPU and are off by some hundred
+/// kilobytes, which matters when a few thousand connections are weighed.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    let kilobytes = |path: String, key: &str| {
+        let text = fs::read_to_string(path).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    };
+    kilobytes(format!("/proc/{pid}/smaps_rollup"), "Rss:")
+        .or_else(|| kilobytes(format!("/proc/{pid}/status"), "VmRSS:"))
+        .map(|kilobytes| kilobytes * 1024)
+}
+
+/// Bytes that the process caused to be sent to the storage layer.
+pub fn disk_write_bytes(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes:"))?;
+    line.trim().parse().ok()
+}
+
+/// User and system time in milliseconds, to see where a broker spends its time; in ticks of 10 ms.
+pub fn user_system_ms(pid: u32) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = text[text.rfind(')')? + 1..]
+        .split_ascii_whitespace()
+        .skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some((user * 10, system * 10))
+}
+
+/// Asks for as many open files as the kernel gives; returns how many that is.
+pub fn raise_open_files() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` and `wanted` outlive the calls.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        for wanted in [1 << 20, 1 << 18, limit.rlim_max] {
+            let wanted = libc::rlimit {
+                rlim_cur: wanted,
+                rlim_max: limit.rlim_max.max(wanted),
+            };
+            if libc::setrlimit(libc::RLIMIT_NOFILE, &wanted) == 0 {
+                return wanted.rlim_cur;
+            }
+        }
+    }
+    limit.rlim_cur
+}
+
+/// What is compared between the beginning and the end of the measured interval.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Snapshot {
+    pub at_ns: u64,
+    pub broker_cpu_ns: Option<u64>,
+    pub own_cpu_ns: u64,
+    pub user_system_ms: Option<(u64, u64)>,
+    pub disk_write_bytes: Option<u64>,
+}
+
+impl Snapshot {
+    pub fn take(broker_pid: Option<u32>) -> Snapshot {
+        Snapshot {
+            at_ns: now_ns(),
+            broker_cpu_ns: broker_pid.and_then(cpu_ns),
+            own_cpu_ns: own_cpu_ns(),
+            user_system_ms: broker_pid.and_then(user_system_ms),
+            disk_write_bytes: broker_pid.and_then(disk_write_bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_can_be_measured() {
+        let pid = std::process::id();
+        let before = Snapshot::take(Some(pid));
+        let mut sum = 0u64;
+        while now_ns() < before.at_ns + 30_000_000 {
+            sum = sum.wrapping_add(std::hint::black_box(1));
+        }
+        std::hint::black_box(sum);
+        let after = Snapshot::take(Some(pid));
+        let by_pid = after.broker_cpu_ns.unwrap() - before.broker_cpu_ns.unwrap();
+        assert!(by_pid > 1_000_000, "{by_pid}");
+        assert!(after.own_cpu_ns - before.own_cpu_ns > 1_000_000);
+        assert!(resident_bytes(pid).unwrap() > 100_000);
+        assert!(user_system_ms(pid).is_some());
+    }
+}

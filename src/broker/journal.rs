@@ -1,0 +1,353 @@
+//! What has to be kept: from what happens to sessions to the records of the store.
+//!
+//! Only sessions that outlive their connection are kept, and with them the messages that are
+//! queued for them, the Retained Messages, and the state of acknowledgements. An append answers a
+//! ticket; whoever promised something waits until the store says that the ticket is durable.
+//! Nothing here waits, and nothing touches a disk.
+
+use std::sync::Arc;
+
+use tidings_protocol::mqtt::{Properties, QoS};
+
+use super::Broker;
+use super::clock::Millis;
+use super::message::{Message, Run};
+use super::outgoing::Through;
+use super::session::{Held, Session, State};
+use super::will::Will;
+use crate::store::{
+    self, List, Offset, Record, Retained, SeqRange, SessionView, StoreError, Target, Ticket,
+    WillView,
+};
+
+/// Delivered with RETAIN set.
+const FLAG_RETAIN: u8 = 1;
+
+/// The queue entries of one run that have to be kept.
+#[derive(Default)]
+pub(super) struct Journal {
+    entries: Vec<Entry>,
+}
+
+/// One message of the run in one session's queue.
+struct Entry {
+    index: usize,
+    session: u64,
+    sequence: u64,
+    qos: QoS,
+    retain: bool,
+    through: Option<Arc<Through>>,
+}
+
+impl Journal {
+    /// Forgets the run before.
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// Notes that the publication at `index` was queued for a session that is kept.
+    pub(super) fn queued(
+        &mut self,
+        index: usize,
+        session: u64,
+        sequence: u64,
+        qos: QoS,
+        retain: bool,
+        through: Option<Arc<Through>>,
+    ) {
+        self.entries.push(Entry {
+            index,
+            session,
+            sequence,
+            qos,
+            retain,
+            through,
+        });
+    }
+
+    /// Whether there is nothing to keep.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+fn target(
+    session: u64,
+    sequence: u64,
+    qos: QoS,
+    retain: bool,
+    through: Option<&Arc<Through>>,
+) -> Target<'_> {
+    let identifiers = through.and_then(|through| through.identifiers.as_deref());
+    Target {
+        session,
+        seq: sequence,
+        qos: qos.as_u8(),
+        flags: if retain { FLAG_RETAIN } else { 0 },
+        subscription_ids: identifiers.unwrap_or_default().into(),
+    }
+}
+
+fn expires_at(properties: Properties<'_>, now: Millis) -> Option<u64> {
+    let seconds = properties.message_expiry_interval()?;
+    Some(now.plus_secs(u64::from(seconds)).0)
+}
+
+impl Broker {
+    /// Keeps a run: its messages, for whom each of them is queued, what it does to the Retained
+    /// Message of its topic, and the Packet Identifiers that its publisher may not use again
+    /// before it released them. `kept` are the run's messages that somebody holds.
+    pub(super) fn keep_run(
+        &self,
+        run: &Run<'_>,
+        journal: &mut Journal,
+        kept: &[Option<Arc<Message>>],
+        retained: Retained,
+        publisher_is_kept: bool,
+    ) -> Result<Ticket, StoreError> {
+        let now = self.clock.now();
+        let inbound = |index: usize| {
+            run.publications[index]
+                .packet_id
+                .filter(|_| publisher_is_kept)
+                .map(|id| (run.publisher, id.get()))
+        };
+        let anything = !journal.is_empty()
+            || retained != Retained::Unchanged
+            || (0..run.publications.len()).any(|index| inbound(index).is_some());
+        if !anything {
+            return Ok(Ticket::default());
+        }
+        // Sessions are delivered to one after the other, records are written by message.
+        journal.entries.sort_by_key(|entry| entry.index);
+        let mut entries = journal.entries.as_slice();
+        let mut targets: Vec<Target<'_>> = Vec::with_capacity(entries.len());
+        let mut ends = Vec::with_capacity(run.publications.len());
+        for index in 0..run.publications.len() {
+            let count = entries.partition_point(|entry| entry.index <= index);
+            targets.extend(entries[..count].iter().map(|entry| {
+                target(
+                    entry.session,
+                    entry.sequence,
+                    entry.qos,
+                    entry.retain,
+                    entry.through.as_ref(),
+                )
+            }));
+            entries = &entries[count..];
+            ends.push(targets.len());
+        }
+        let mut records = Vec::with_capacity(run.publications.len());
+        let mut kept_at = Vec::with_capacity(run.publications.len());
+        let mut start = 0;
+        for (index, publication) in run.publications.iter().enumerate() {
+            let targets = &targets[start..ends[index]];
+            start = ends[index];
+            if targets.is_empty() && retained == Retained::Unchanged && inbound(index).is_none() {
+                continue;
+            }
+            kept_at.push(index);
+            records.push(Record::Message(store::Message {
+                topic: run.topic,
+                properties: publication.properties.as_bytes(),
+                payload: publication.payload,
+                qos: publication.qos.as_u8(),
+                retain: publication.retain,
+                published_ms: now.0,
+                expires_ms: expires_at(publication.properties, now),
+                publisher: run.publisher,
+                retained,
+                inbound: inbound(index),
+                targets: targets.into(),
+            }));
+        }
+        let appended = self.store.append(&records)?;
+        for (place, index) in kept_at.into_iter().enumerate() {
+            if let Some(message) = kept.get(index).and_then(Option::as_ref) {
+                message.set_offset(appended.first_offset.plus(place as u64));
+            }
+        }
+        Ok(appended.ticket)
+    }
+
+    /// Keeps that a message which somebody held already was queued for one more session.
+    pub(super) fn keep_entry(
+        &self,
+        session: u64,
+        sequence: u64,
+        message: &Message,
+        qos: QoS,
+        retain: bool,
+        through: Option<&Arc<Through>>,
+    ) {
+        let target = target(session, sequence, qos, retain, through);
+        let targets = [target];
+        let appended = match message.offset() {
+            Some(offset) => self.store.append(&[Record::Enqueue {
+                offset,
+                size: store::message_size(
+                    message.topic(),
+                    message.properties().as_bytes(),
+                    message.payload(),
+                ),
+                target,
+            }]),
+            None => self.store.append(&[Record::Message(store::Message {
+                topic: message.topic(),
+                properties: message.properties().as_bytes(),
+                payload: message.payload(),
+                qos: message.qos.as_u8(),
+                retain: message.retain,
+                published_ms: self.clock.now().0,
+                expires_ms: message.expires_at.map(|at| at.0),
+                publisher: message.publisher,
+                retained: Retained::Unchanged,
+                inbound: None,
+                targets: List::from(&targets[..]),
+            })]),
+        };
+        match appended {
+            Ok(appended) if message.offset().is_none() => message.set_offset(appended.first_offset),
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "a queued message could not be kept"),
+        }
+    }
+
+    /// Keeps what became of a session's queue entries since the last time.
+    ///
+    /// An entry can be done before its message is in the log, if its receiver is faster than the
+    /// rest of the run; that is kept the next time.
+    pub(super) fn keep_progress(&self, session: &Session, state: &mut State) -> Ticket {
+        let Some(finished) = state.outgoing.finished() else {
+            return Ticket::default();
+        };
+        let (mut done, mut released) = (Vec::new(), Vec::new());
+        finished.retain(|entry| {
+            let early = entry
+                .message
+                .as_ref()
+                .is_some_and(|message| message.offset().is_none());
+            if !early {
+                match entry.released {
+                    true => released.push(entry.sequence),
+                    false => done.push(entry.sequence),
+                }
+            }
+            early
+        });
+        let session = session.number();
+        done.sort_unstable();
+        released.sort_unstable();
+        let ranges: Vec<SeqRange> = done
+            .chunk_by(|a, b| a + 1 == *b)
+            .map(|run| SeqRange {
+                first: run[0],
+                last: run[run.len() - 1],
+            })
+            .collect();
+        let mut records = Vec::with_capacity(2);
+        if !released.is_empty() {
+            records.push(Record::Released {
+                session,
+                seqs: List::from(&released[..]),
+            });
+        }
+        if !ranges.is_empty() {
+            records.push(Record::Done {
+                session,
+                ranges: List::from(&ranges[..]),
+            });
+        }
+        self.keep(&records)
+    }
+
+    /// Keeps records that take space away rather than adding to it. A store that has failed takes
+    /// none; then the ticket is one that will never be durable.
+    pub(super) fn keep(&self, records: &[Record<'_>]) -> Ticket {
+        if records.is_empty() {
+            return Ticket::default();
+        }
+        match self.store.append(records) {
+            Ok(appended) => appended.ticket,
+            Err(error) => {
+                tracing::error!(%error, "the store takes no more records");
+                Ticket(u64::MAX)
+            }
+        }
+    }
+
+    /// Keeps a session as it is now.
+    pub(super) fn keep_session(&self, session: &Session, state: &State) -> Ticket {
+        if !state.kept {
+            return Ticket::default();
+        }
+        let number = session.number();
+        let link = state.link.as_deref();
+        let put = Record::SessionPut {
+            session: number,
+            record: SessionView {
+                client_id: session.client_id(),
+                user: state.principal.user(),
+                epoch: state.epoch,
+                expiry_interval_secs: state.expiry_secs,
+                connected_ms: state.connected_at.0,
+                disconnected_ms: state.disconnected_at.map(|at| at.0),
+                protocol_level: link.map_or(0, |link| link.version.protocol_level()),
+                extra: &[],
+            },
+        };
+        match &state.will {
+            Some(will) => self.keep(&[put, will_record(number, will, state.will_due)]),
+            None => self.keep(&[put, Record::WillRemove { session: number }]),
+        }
+    }
+
+    /// Keeps a subscription.
+    pub(super) fn keep_subscription(&self, session: u64, filter: &str, held: Held) -> Ticket {
+        self.keep(&[Record::Subscribe {
+            session,
+            filter,
+            options: held.options.as_byte(),
+            subscription_id: (held.identifier != 0).then_some(held.identifier),
+        }])
+    }
+
+    /// The last append that is as safe as the configuration promises.
+    pub fn durable(&self) -> Ticket {
+        self.store.durable()
+    }
+
+    /// The store, for those who wait for it.
+    pub fn store(&self) -> &dyn crate::store::Store {
+        &*self.store
+    }
+}
+
+fn will_record(session: u64, will: &Will, due: Option<Millis>) -> Record<'_> {
+    let message = &will.message;
+    Record::WillPut {
+        session,
+        will: WillView {
+            topic: message.topic(),
+            properties: will.properties().as_bytes(),
+            payload: message.payload(),
+            qos: message.qos.as_u8(),
+            retain: message.retain,
+            delay_secs: will.delay_secs,
+            due_ms: due.map(|due| due.0),
+        },
+    }
+}
+
+impl Message {
+    /// Where it is in the log, once it is there.
+    pub fn offset(&self) -> Option<Offset> {
+        let offset = self.offset.load(std::sync::atomic::Ordering::Relaxed);
+        (offset != 0).then(|| Offset(offset - 1))
+    }
+
+    fn set_offset(&self, offset: Offset) {
+        self.offset
+            .store(offset.0 + 1, std::sync::atomic::Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,188 @@
+//! What a connection does with its session, a few times per turn of its task: take what waits to
+//! be written, hand in acknowledgements, remember and release the QoS 2 messages it received.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use tidings_protocol::mqtt::PacketId;
+
+use super::Broker;
+use super::deliver::pump;
+use super::outbox::Outbox;
+use super::outgoing::Acknowledgement;
+use super::session::{Closing, Link, Session, State};
+use crate::store::{List, Record, Ticket};
+
+/// What became of a QoS 2 PUBLISH before it is routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It is new: route it.
+    New,
+    /// Its Packet Identifier is not released: it was routed before [MQTT-4.3.3-10].
+    Duplicate,
+    /// More than Receive Maximum are not released [MQTT-3.3.4-8].
+    TooMany,
+}
+
+/// What is left to send once what was collected is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// More messages than fit in an outbox: collect again.
+    pub messages: bool,
+    /// Retained Messages: see [`Broker::replay`].
+    pub replays: bool,
+}
+
+impl Broker {
+    /// Moves what waits for this connection to `out`, and remembers whom to wake for more.
+    ///
+    /// # Errors
+    /// Why the connection must end; what waits was moved all the same.
+    pub fn collect(
+        &self,
+        session: &Session,
+        epoch: u64,
+        out: &mut Outbox,
+        waker: &Waker,
+    ) -> Result<Waiting, Closing> {
+        let mut state = session.lock();
+        if state.link_of(epoch).is_none() {
+            return Err(Closing::TakenOver);
+        }
+        if state.outgoing.has_waiting() {
+            let mut batch = self.batch();
+            let cx = batch.context();
+            pump(&mut state, cx.limits, cx.stats, cx.now, cx.tally);
+            session.refresh_readiness(&state);
+        }
+        self.keep_progress(session, &mut state);
+        let State {
+            link,
+            outgoing,
+            replays,
+            ..
+        } = &mut *state;
+        let Some(link) = link else {
+            return Err(Closing::TakenOver);
+        };
+        let waiting = Waiting {
+            messages: outgoing.has_waiting() && outgoing.room(link.receive_maximum) > 0,
+            replays: !replays.is_empty(),
+        };
+        if !link.outbox.is_empty() {
+            out.append(&mut link.outbox);
+            link.outbox_messages = 0;
+        }
+        link.blocked = false;
+        match link.closing {
+            Some(why) => Err(why),
+            None => {
+                link.watch(waker);
+                Ok(waiting)
+            }
+        }
+    }
+
+    /// Remembers whom to wake when this connection must end, and for nothing else: its client does
+    /// not take what it has already.
+    ///
+    /// # Errors
+    /// Why the connection must end.
+    pub fn watch(&self, session: &Session, epoch: u64, waker: &Waker) -> Result<(), Closing> {
+        let mut state = session.lock();
+        let link = state.link_of(epoch).ok_or(Closing::TakenOver)?;
+        link.blocked = true;
+        match link.closing {
+            Some(why) => Err(why),
+            None => {
+                link.watch(waker);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes in acknowledgements, in the order in which they came, and sends what they make room
+    /// for. `unknown` receives the positions of those that fit nothing in flight. The ticket is
+    /// for answers, which have to wait until the store has it.
+    pub fn acknowledge(
+        &self,
+        session: &Session,
+        epoch: u64,
+        acknowledgements: &[(Acknowledgement, PacketId)],
+        unknown: &mut Vec<usize>,
+    ) -> Ticket {
+        let mut state = session.lock();
+        if state.epoch != epoch {
+            return Ticket::default();
+        }
+        state.change_queue(&self.stats, |queue| {
+            for (index, &(what, id)) in acknowledgements.iter().enumerate() {
+                if queue.acknowledge(what, id).is_err() {
+                    unknown.push(index);
+                }
+            }
+        });
+        if state.outgoing.has_waiting() {
+            let mut batch = self.batch();
+            let cx = batch.context();
+            pump(&mut state, cx.limits, cx.stats, cx.now, cx.tally);
+        }
+        session.refresh_readiness(&state);
+        self.keep_progress(session, &mut state)
+    }
+
+    /// Notes a QoS 2 PUBLISH of which at most `maximum` may be unreleased at a time.
+    pub fn receive(
+        &self,
+        session: &Session,
+        epoch: u64,
+        id: PacketId,
+        maximum: u16,
+    ) -> Result<Received, Closing> {
+        let mut state = session.lock();
+        if state.epoch != epoch {
+            return Err(Closing::TakenOver);
+        }
+        if state.received.contains(&id.get()) {
+            return Ok(Received::Duplicate);
+        }
+        if state.received.len() >= usize::from(maximum) {
+            return Ok(Received::TooMany);
+        }
+        state.received.insert(id.get());
+        Ok(Received::New)
+    }
+
+    /// Releases a QoS 2 message with PUBREL, or because its PUBLISH was refused: none if its
+    /// Packet Identifier is unknown, otherwise the ticket that PUBCOMP has to wait for.
+    pub fn release(&self, session: &Arc<Session>, epoch: u64, id: PacketId) -> Option<Ticket> {
+        let mut state = session.lock();
+        let known = state.epoch == epoch && state.received.remove(&id.get());
+        if known && state.received.is_empty() {
+            state.received.shrink_to_fit();
+        }
+        if !known {
+            return None;
+        }
+        if !state.kept {
+            return Some(Ticket::default());
+        }
+        let packet_ids = [id.get()];
+        Some(self.keep(&[Record::InboundReleased {
+            session: session.number(),
+            packet_ids: List::from(&packet_ids[..]),
+        }]))
+    }
+}
+
+impl Link {
+    fn watch(&mut self, waker: &Waker) {
+        if !self
+            .waker
+            .as_ref()
+            .is_some_and(|known| known.will_wake(waker))
+        {
+            self.waker = Some(waker.clone());
+        }
+    }
+}

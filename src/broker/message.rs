@@ -1,0 +1,181 @@
+//! Application Messages: borrowed from a read buffer while they are routed, owned once somebody
+//! has to keep them.
+//!
+//! This module owns the two shapes and the way from one to the other. It knows nothing of
+//! sessions, queues or connections.
+
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+use tidings_protocol::mqtt::{PacketId, Properties, PropertiesBuilder, Property, QoS};
+
+use super::clock::Millis;
+
+/// From this size on a payload travels by reference into every outbox, below it is copied:
+/// copying a few hundred bytes costs less than counting a reference, and copying a megabyte a
+/// thousand times does not.
+pub const SHARED_PAYLOAD_MIN: usize = 16 * 1024;
+
+/// One PUBLISH as it was read, its parts still in the read buffer.
+#[derive(Clone, Copy)]
+pub struct Publication<'a> {
+    /// The QoS it was published with.
+    pub qos: QoS,
+    /// Whether it becomes the Retained Message of its topic.
+    pub retain: bool,
+    /// The properties as they came, Topic Alias and all; empty below MQTT 5.
+    pub properties: Properties<'a>,
+    /// The payload.
+    pub payload: &'a [u8],
+    /// The publisher's Packet Identifier, where it must be remembered: QoS 2.
+    pub packet_id: Option<PacketId>,
+    /// The same payload as a reference-counted slice, where the packet had a buffer of its own.
+    pub shared_payload: Option<&'a Bytes>,
+}
+
+impl Publication<'_> {
+    /// Whether this payload should be shared rather than copied.
+    pub fn is_large(&self) -> bool {
+        self.payload.len() >= SHARED_PAYLOAD_MIN
+    }
+}
+
+/// Publications of one publisher to one Topic Name, in order.
+pub struct Run<'a> {
+    /// Where they go.
+    pub topic: &'a str,
+    /// The messages; those too large to copy travel in a run of their own.
+    pub publications: &'a [Publication<'a>],
+    /// The session they come from; 0 for the broker itself.
+    pub publisher: u64,
+}
+
+/// A message that is kept: queued, in flight, retained or a will.
+#[derive(Debug)]
+pub struct Message {
+    /// Topic Name, then properties, then the payload unless it is shared: one allocation.
+    bytes: Box<[u8]>,
+    topic_len: u32,
+    properties_len: u32,
+    shared: Option<Bytes>,
+    /// The QoS it was published with.
+    pub qos: QoS,
+    /// Whether it was published with RETAIN set.
+    pub retain: bool,
+    /// When its Message Expiry Interval runs out.
+    pub expires_at: Option<Millis>,
+    /// The session it came from; 0 for the broker itself.
+    pub publisher: u64,
+    /// Its offset in the log plus one; 0 while it is not there.
+    pub(super) offset: AtomicU64,
+    /// Counts the settings of Retained Messages up to this one; 0 if it never was one.
+    pub(super) retained_as: AtomicU64,
+}
+
+/// What [`Message::new`] is made from.
+pub struct MessageParts<'a> {
+    pub topic: &'a str,
+    /// Properties as published; what is not forwarded is left out of the message.
+    pub properties: Properties<'a>,
+    pub payload: &'a [u8],
+    pub shared_payload: Option<&'a Bytes>,
+    pub qos: QoS,
+    pub retain: bool,
+    pub publisher: u64,
+}
+
+impl Message {
+    /// Makes the message that `parts` describe, published at `now`.
+    pub fn new(parts: &MessageParts<'_>, now: Millis) -> Message {
+        let mut kept = PropertiesBuilder::new();
+        let expires_at = if parts.properties.is_empty() {
+            None
+        } else {
+            for property in parts.properties.iter() {
+                if !matches!(
+                    property,
+                    Property::TopicAlias(_)
+                        | Property::MessageExpiryInterval(_)
+                        | Property::SubscriptionIdentifier(_)
+                        | Property::WillDelayInterval(_)
+                ) {
+                    kept.push(property);
+                }
+            }
+            parts
+                .properties
+                .message_expiry_interval()
+                .map(|seconds| now.plus_secs(u64::from(seconds)))
+        };
+        let properties = kept.as_properties();
+        let properties = properties.as_bytes();
+        let shared = (parts.payload.len() >= SHARED_PAYLOAD_MIN).then(|| {
+            parts
+                .shared_payload
+                .cloned()
+                .unwrap_or_else(|| Bytes::copy_from_slice(parts.payload))
+        });
+        let inline: &[u8] = if shared.is_some() { &[] } else { parts.payload };
+        let mut bytes = Vec::with_capacity(parts.topic.len() + properties.len() + inline.len());
+        bytes.extend_from_slice(parts.topic.as_bytes());
+        bytes.extend_from_slice(properties);
+        bytes.extend_from_slice(inline);
+        Message {
+            bytes: bytes.into_boxed_slice(),
+            topic_len: parts.topic.len() as u32,
+            properties_len: properties.len() as u32,
+            shared,
+            qos: parts.qos,
+            retain: parts.retain,
+            expires_at,
+            publisher: parts.publisher,
+            offset: AtomicU64::new(0),
+            retained_as: AtomicU64::new(0),
+        }
+    }
+
+    /// The Topic Name.
+    pub fn topic(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.topic_len as usize])
+            .expect("the topic was a str when the message was made")
+    }
+
+    /// The properties that travel on: all but Topic Alias, Message Expiry Interval and
+    /// Subscription Identifier.
+    pub fn properties(&self) -> Properties<'_> {
+        let start = self.topic_len as usize;
+        Properties::from_stored(&self.bytes[start..start + self.properties_len as usize])
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> &[u8] {
+        match &self.shared {
+            Some(shared) => shared,
+            None => &self.bytes[(self.topic_len + self.properties_len) as usize..],
+        }
+    }
+
+    /// The payload by reference, when it is large enough for that to pay.
+    pub fn shared_payload(&self) -> Option<&Bytes> {
+        self.shared.as_ref()
+    }
+
+    /// Bytes this message keeps allocated, about.
+    pub fn size(&self) -> usize {
+        std::mem::size_of::<Message>()
+            + self.bytes.len()
+            + self.shared.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// Whether its Message Expiry Interval has run out [MQTT-3.3.2-5].
+    pub fn is_expired(&self, now: Millis) -> bool {
+        self.expires_at.is_some_and(|at| at < now)
+    }
+
+    /// The interval to forward: what was received less the time it waited here
+    /// [MQTT-3.3.2-6].
+    pub fn remaining_expiry_secs(&self, now: Millis) -> Option<u32> {
+        self.expires_at
+            .map(|at| at.since(now).div_ceil(1000).min(u64::from(u32::MAX)) as u32)
+    }
+}

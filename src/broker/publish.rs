@@ -1,0 +1,403 @@
+//! Publishing: from a publisher's run of messages to everybody who is subscribed.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::task::Waker;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use tidings_protocol::mqtt::{Properties, QoS};
+
+use super::Broker;
+use super::close::DueWill;
+use super::deliver::{Context, deliver_message};
+use super::encode::Encodings;
+use super::journal::Journal;
+use super::message::{Message, Publication, Run};
+use super::outgoing::Slot;
+use super::stats::{Drop as Reason, Tally};
+use super::topics::{Matched, Own, Terms};
+use crate::access::Principal;
+use crate::store::{Retained, Ticket};
+
+/// Permission to publish to a topic, with everybody who is subscribed to it. Only
+/// [`Batch::route`] makes one, from a principal whose right it checked.
+pub struct Route {
+    topic: Box<str>,
+    allowed: bool,
+    matched: Matched,
+}
+
+/// The routes a publisher used last, valid as long as no subscription and no right changed.
+#[derive(Default)]
+pub struct RouteCache {
+    last: Option<Arc<Route>>,
+    routes: HashMap<Box<str>, Arc<Route>, RandomState>,
+}
+
+/// Routes kept for one publisher.
+const ROUTES_MAX: usize = 64;
+
+/// What became of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// How many sessions and groups it matched.
+    pub matched: usize,
+    /// When the store has this ticket, all of it is as safe as the configuration promises.
+    pub ticket: Ticket,
+}
+
+/// Why a publication was not accepted. Nothing was done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("no right to publish to this topic")]
+    NotAuthorized,
+    #[error("the limit of retained messages is reached")]
+    RetainedFull,
+    #[error("the store takes no more messages")]
+    StoreFull,
+}
+
+/// Memory for one batch, used again by the next on the same thread.
+#[derive(Default)]
+struct Scratch {
+    encodings: Encodings,
+    wakers: Vec<Waker>,
+    tally: Tally,
+    journal: Journal,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+/// Everything published between two looks at the sockets. When it goes, the sessions that received
+/// something are woken, once each.
+pub struct Batch<'a> {
+    broker: &'a Broker,
+    scratch: Box<Scratch>,
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.settle();
+        SCRATCH.set(Some(std::mem::take(&mut self.scratch)));
+    }
+}
+
+impl Batch<'_> {
+    fn settle(&mut self) {
+        self.scratch.tally.settle(&self.broker.stats);
+        for waker in self.scratch.wakers.drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+impl Broker {
+    /// Starts a batch.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch {
+            broker: self,
+            scratch: SCRATCH.take().unwrap_or_default(),
+        }
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// Where messages to `topic` go when `principal` publishes them.
+    ///
+    /// # Errors
+    /// [`Refused::NotAuthorized`] if it must not publish there. `$`-topics belong to the broker.
+    pub fn route(
+        &self,
+        principal: &Principal,
+        topic: &str,
+        cache: &mut RouteCache,
+    ) -> Result<Arc<Route>, Refused> {
+        let generation = self.broker.table.generation();
+        let known = match &cache.last {
+            Some(last) if *last.topic == *topic => Some(last),
+            _ => cache.routes.get(topic),
+        };
+        let route = match known {
+            Some(known) if known.matched.generation == generation => Arc::clone(known),
+            _ => {
+                if cache.routes.len() >= ROUTES_MAX {
+                    cache.routes.clear();
+                }
+                let route = Arc::new(Route {
+                    topic: topic.into(),
+                    allowed: !topic.starts_with('$') && principal.may_publish(topic),
+                    matched: self.broker.table.matches(topic),
+                });
+                cache.routes.insert(topic.into(), Arc::clone(&route));
+                route
+            }
+        };
+        if !route.allowed {
+            return Err(Refused::NotAuthorized);
+        }
+        if !cache
+            .last
+            .as_ref()
+            .is_some_and(|last| Arc::ptr_eq(last, &route))
+        {
+            cache.last = Some(Arc::clone(&route));
+        }
+        Ok(route)
+    }
+
+    /// Publishes a run along its route. A publication with RETAIN set must be a run of its own.
+    ///
+    /// # Errors
+    /// [`Refused::RetainedFull`] if the message cannot be retained; nothing was delivered then.
+    ///
+    /// `publisher_is_kept` says whether the Packet Identifiers of QoS 2 have to outlive the
+    /// publisher's connection.
+    pub fn publish(
+        &mut self,
+        route: &Route,
+        run: &Run<'_>,
+        publisher_is_kept: bool,
+    ) -> Result<Published, Refused> {
+        debug_assert_eq!(*route.topic, *run.topic);
+        self.deliver(&route.matched, run, publisher_is_kept)
+    }
+
+    fn deliver(
+        &mut self,
+        matched: &Matched,
+        run: &Run<'_>,
+        publisher_is_kept: bool,
+    ) -> Result<Published, Refused> {
+        let broker = self.broker;
+        self.scratch.encodings.reset(run);
+        self.scratch.journal.clear();
+        let retain = run.publications[0].retain;
+        let _together = retain.then(|| broker.stripe(&broker.topics, run.topic));
+        let mut retained = Retained::Unchanged;
+        if retain {
+            debug_assert_eq!(run.publications.len(), 1);
+            retained = self.retain(run)?;
+        }
+        let mut cx = self.context();
+        let all = 0..run.publications.len();
+        for target in &matched.targets {
+            let mut terms = &target.terms;
+            if target.session.number() == run.publisher {
+                match &target.own {
+                    Own::Delivered => {}
+                    Own::Withheld => continue,
+                    Own::As(local) => terms = local,
+                }
+            }
+            target.session.deliver(run, all.clone(), terms, &mut cx);
+        }
+        for group in &matched.groups {
+            for index in all.clone() {
+                let chosen = group.choose(
+                    run.publications[index].qos,
+                    broker.limits.queue_qos0,
+                    |member| member.session.may_receive(run.topic),
+                );
+                match chosen {
+                    Some(member) => {
+                        member
+                            .session
+                            .deliver(run, index..index + 1, &member.terms, &mut cx);
+                    }
+                    None => cx.tally.dropped(Reason::Absent, 1),
+                }
+            }
+        }
+        let Scratch {
+            encodings, journal, ..
+        } = &mut *self.scratch;
+        let kept = encodings.messages.all();
+        let ticket = broker
+            .keep_run(run, journal, kept, retained, publisher_is_kept)
+            .map_err(|error| {
+                tracing::error!(%error, topic = run.topic, "a message could not be kept");
+                Refused::StoreFull
+            })?;
+        Ok(Published {
+            matched: matched.targets.len() + matched.groups.len(),
+            ticket,
+        })
+    }
+
+    /// Sets or clears the Retained Message of the run's topic; what it did has to be kept, unless
+    /// it is one of the broker's own.
+    fn retain(&mut self, run: &Run<'_>) -> Result<Retained, Refused> {
+        let Batch { broker, scratch } = self;
+        if run.publications[0].payload.is_empty() {
+            // A Retained Message with an empty payload removes the one that is there
+            // [MQTT-3.3.1-6] [MQTT-3.3.1-7].
+            let cleared = broker.retained.clear(run.topic);
+            return Ok(if cleared {
+                Retained::Cleared
+            } else {
+                Retained::Unchanged
+            });
+        }
+        let message = scratch.encodings.messages.get(run, 0, broker.clock.now());
+        let limits = &broker.limits;
+        let internal = run.topic.starts_with('$');
+        if !internal
+            && !broker.retained.has_room(
+                run.topic,
+                message.size(),
+                limits.retained_messages_max,
+                limits.retained_bytes_max,
+            )
+        {
+            return Err(Refused::RetainedFull);
+        }
+        broker.retained.set(message);
+        Ok(if internal {
+            Retained::Unchanged
+        } else {
+            Retained::Set
+        })
+    }
+
+    /// Publishes a message that is kept already, a will for instance, if `principal` may.
+    pub(super) fn publish_kept(
+        &mut self,
+        principal: &Principal,
+        message: &Message,
+        properties: Properties<'_>,
+    ) {
+        let topic = message.topic();
+        if topic.starts_with('$') || !principal.may_publish(topic) {
+            self.scratch.tally.dropped(Reason::PublishDenied, 1);
+            return;
+        }
+        let publication = Publication {
+            qos: message.qos,
+            retain: message.retain,
+            properties,
+            payload: message.payload(),
+            packet_id: None,
+            shared_payload: message.shared_payload(),
+        };
+        if self
+            .deliver_anew(topic, publication, message.publisher)
+            .is_err()
+        {
+            self.scratch.tally.dropped(Reason::RetainedFull, 1);
+        }
+    }
+
+    /// Publishes a message of the broker itself, which needs nobody's permission.
+    pub(super) fn publish_internal(&mut self, topic: &str, payload: &[u8]) {
+        let publication = Publication {
+            qos: QoS::AtMostOnce,
+            retain: true,
+            properties: Properties::EMPTY,
+            payload,
+            packet_id: None,
+            shared_payload: None,
+        };
+        if let Err(error) = self.deliver_anew(topic, publication, 0) {
+            tracing::debug!(%error, topic, "not published");
+        }
+    }
+
+    fn deliver_anew(
+        &mut self,
+        topic: &str,
+        publication: Publication<'_>,
+        publisher: u64,
+    ) -> Result<Published, Refused> {
+        let matched = self.broker.table.matches(topic);
+        self.deliver(
+            &matched,
+            &Run {
+                topic,
+                publications: &[publication],
+                publisher,
+            },
+            false,
+        )
+    }
+
+    /// Gives messages that a session had from Shared Subscriptions, and did not acknowledge before
+    /// it ended, to other members of their groups [MQTT-4.8.2-5].
+    pub(super) fn pass_on(&mut self, orphans: impl Iterator<Item = Slot>) {
+        let broker = self.broker;
+        let mut cx = self.context();
+        for slot in orphans {
+            let Some(message) = slot.message else {
+                continue;
+            };
+            let group = slot
+                .through
+                .as_ref()
+                .and_then(|through| through.group.as_ref());
+            let next = group.and_then(|group| {
+                group
+                    .0
+                    .choose(message.qos, broker.limits.queue_qos0, |member| {
+                        member.session.may_receive(message.topic())
+                    })
+            });
+            let Some(member) = next else {
+                cx.tally.dropped(Reason::SessionEnded, 1);
+                continue;
+            };
+            let Terms {
+                qos,
+                retain_as_published,
+                through,
+            } = member.terms;
+            let mut state = member.session.lock();
+            let retain = message.retain && retain_as_published;
+            let qos = message.qos.min(qos);
+            let (again, by) = (Arc::clone(&message), through.clone());
+            let queued = deliver_message(&mut state, message, qos, retain, through, &mut cx);
+            if let Some(sequence) = queued.filter(|_| state.kept) {
+                let session = member.session.number();
+                broker.keep_entry(session, sequence, &again, qos, retain, by.as_ref());
+            }
+            member.session.after_delivery(&mut state, cx.wakers);
+        }
+    }
+
+    /// Publishes a will that is due. No session may be locked.
+    pub(super) fn publish_will(&mut self, due: Option<DueWill>) {
+        if let Some(DueWill { principal, will }) = due {
+            self.publish_kept(&principal, &will.message, will.properties());
+        }
+    }
+
+    /// Wakes a task at the end of the batch.
+    pub(super) fn wake_later(&mut self, waker: Option<Waker>) {
+        self.scratch.wakers.extend(waker);
+    }
+
+    /// Lends what delivering outside of a run needs.
+    pub(super) fn context(&mut self) -> Context<'_> {
+        let Scratch {
+            encodings,
+            wakers,
+            tally,
+            journal,
+        } = &mut *self.scratch;
+        Context {
+            limits: &self.broker.limits,
+            stats: &self.broker.stats,
+            now: self.broker.clock.now(),
+            encodings,
+            wakers,
+            tally,
+            journal,
+        }
+    }
+
+    /// Counts publications that were not accepted.
+    pub fn refused(&mut self, reason: Reason, count: u64) {
+        self.scratch.tally.dropped(reason, count);
+    }
+}

@@ -1,0 +1,186 @@
+//! Subscribing and unsubscribing.
+
+use std::sync::Arc;
+
+use tidings_protocol::mqtt::{QoS, ReasonCode, RetainHandling, SubscriptionOptions};
+use tidings_protocol::topic::{self, Filter};
+
+use super::Broker;
+use super::outgoing::{GroupRef, Through};
+use super::session::{Held, Session, State};
+use super::shared::Group;
+use super::topics::{Subscriber, Terms};
+use crate::store::{Record, Ticket};
+
+/// One Topic Filter of a SUBSCRIBE.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The filter as the client wrote it, `$share/…` included.
+    pub filter: &'a str,
+    /// What it asked for.
+    pub options: SubscriptionOptions,
+    /// The Subscription Identifier; 0 for none.
+    pub identifier: u32,
+}
+
+impl Broker {
+    /// Subscribes the session of a connection; the answer is what SUBACK says [MQTT-3.8.4-6].
+    ///
+    /// Whose rights count is whom the session belongs to. A connection that was taken over gets
+    /// [`ReasonCode::SessionTakenOver`] and changes nothing. SUBACK has to wait for the ticket.
+    pub fn subscribe(
+        &self,
+        session: &Arc<Session>,
+        epoch: u64,
+        request: Request<'_>,
+    ) -> (ReasonCode, Ticket) {
+        match self.try_subscribe(session, epoch, request) {
+            Ok((qos, ticket)) => (ReasonCode::granted(qos), ticket),
+            Err(reason) => (reason, Ticket::default()),
+        }
+    }
+
+    fn try_subscribe(
+        &self,
+        session: &Arc<Session>,
+        epoch: u64,
+        request: Request<'_>,
+    ) -> Result<(QoS, Ticket), ReasonCode> {
+        let Ok(parsed) = Filter::parse(request.filter, &self.topic_limits()) else {
+            return Err(ReasonCode::TopicFilterInvalid);
+        };
+        let mut state = session.lock();
+        if state.epoch != epoch || state.ended {
+            return Err(ReasonCode::SessionTakenOver);
+        }
+        if !state.principal.may_subscribe(request.filter) {
+            return Err(ReasonCode::NotAuthorized);
+        }
+        let replaces = state.subscriptions.contains_key(request.filter);
+        if !replaces
+            && (state.subscriptions.len() >= self.limits.subscriptions_per_session_max
+                || self.table.count() >= self.limits.subscriptions_max)
+        {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        let mut options = request.options;
+        let qos_max = QoS::from_u8(self.mqtt.max_qos).unwrap_or(QoS::ExactlyOnce);
+        options.qos = options.qos.min(qos_max);
+        let held = Held {
+            options,
+            identifier: request.identifier,
+        };
+        self.hold(session, &mut state, request.filter, &parsed, held, replaces);
+        let wants_retained = match options.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => !replaces,
+            RetainHandling::DoNotSend => false,
+        };
+        // A Shared Subscription receives no Retained Messages when it is made (MQTT 5 §4.8.2).
+        if wants_retained && parsed.share.is_none() {
+            self.replay_later(&mut state, parsed.filter, held);
+        }
+        let ticket = match state.kept {
+            true => self.keep_subscription(session.number(), request.filter, held),
+            false => Ticket::default(),
+        };
+        Ok((options.qos, ticket))
+    }
+
+    /// Puts a subscription into the session and the table.
+    fn hold(
+        &self,
+        session: &Arc<Session>,
+        state: &mut State,
+        written: &str,
+        parsed: &Filter<'_>,
+        held: Held,
+        replaces: bool,
+    ) {
+        let written: Arc<str> = match state.subscriptions.get_key_value(written) {
+            Some((known, _)) => Arc::clone(known),
+            None => written.into(),
+        };
+        let subscriber = |group: Option<Arc<Group>>| Subscriber {
+            session: Arc::clone(session),
+            terms: terms(held, group),
+            no_local: held.options.no_local,
+        };
+        match parsed.share {
+            None => self.table.subscribe(&written, subscriber(None), replaces),
+            Some(share) => {
+                self.table.join(share, &parsed.filter.into(), |group| {
+                    subscriber(Some(group))
+                });
+            }
+        }
+        state.subscriptions.insert(written, held);
+    }
+
+    fn replay_later(&self, state: &mut State, filter: &str, held: Held) {
+        if !topic::has_wildcard(filter) && self.retained.get(filter).is_none() {
+            return;
+        }
+        // A filter that is subscribed again before its messages are through starts over once.
+        state.replays.retain(|replay| **replay.filter() != *filter);
+        state.replays.push_back(self.retained.replay(
+            filter.into(),
+            terms(held, None),
+            held.options.no_local,
+        ));
+    }
+
+    /// Ends a subscription; the answer is what UNSUBACK says [MQTT-3.11.3-2], and the ticket that
+    /// it has to wait for.
+    pub fn unsubscribe(&self, session: &Session, epoch: u64, filter: &str) -> (ReasonCode, Ticket) {
+        let nothing = Ticket::default();
+        let Ok(parsed) = Filter::parse(filter, &self.topic_limits()) else {
+            return (ReasonCode::TopicFilterInvalid, nothing);
+        };
+        let mut state = session.lock();
+        if state.epoch != epoch || state.ended {
+            return (ReasonCode::SessionTakenOver, nothing);
+        }
+        if state.subscriptions.remove(filter).is_none() {
+            return (ReasonCode::NoSubscriptionExisted, nothing);
+        }
+        if parsed.share.is_none() {
+            state.replays.retain(|replay| **replay.filter() != *filter);
+        }
+        let number = session.number();
+        self.let_go(number, &parsed);
+        let ticket = match state.kept {
+            true => self.keep(&[Record::Unsubscribe {
+                session: number,
+                filter,
+            }]),
+            false => nothing,
+        };
+        (ReasonCode::Success, ticket)
+    }
+
+    /// Takes a subscription out of the table.
+    pub(super) fn let_go(&self, session: u64, filter: &Filter<'_>) {
+        let plain: Arc<str> = filter.filter.into();
+        match filter.share {
+            None => self.table.unsubscribe(&plain, session),
+            Some(share) => self.table.leave(share, &plain, session),
+        };
+    }
+}
+
+/// What matching needs to know of a subscription.
+fn terms(held: Held, group: Option<Arc<Group>>) -> Terms {
+    let identifiers: Option<Arc<[u32]>> = (held.identifier != 0).then(|| [held.identifier].into());
+    let through = (identifiers.is_some() || group.is_some()).then(|| {
+        Arc::new(Through {
+            identifiers,
+            group: group.map(GroupRef),
+        })
+    });
+    Terms {
+        qos: held.options.qos,
+        retain_as_published: held.options.retain_as_published,
+        through,
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests of the core as an edge sees it, but without sockets: sessions are opened, what is
+//! collected is decoded, and acknowledgements are handed in.
+
+mod encodings;
+mod histories;
+pub(crate) mod kit;
+mod limits;
+mod replay;
+mod shared;

@@ -1,0 +1,169 @@
+//! Listening, and how many connections are let in.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::{Edge, connection};
+use crate::config::ListenAddress;
+
+/// Connections that the operating system may hold ready for us: a storm of them is not refused.
+const BACKLOG: i32 = 4096;
+
+/// Counts connections against their limits.
+#[derive(Default)]
+pub struct Admission {
+    pending: AtomicUsize,
+    per_address: DashMap<IpAddr, usize>,
+}
+
+/// A place among the connections that have not authenticated yet.
+pub struct Pending(Arc<Edge>);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.admission.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A place among the connections of one address.
+pub struct Place(Arc<Edge>, IpAddr);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Place(edge, address) = self;
+        edge.admission
+            .per_address
+            .remove_if_mut(address, |_, count| {
+                *count -= 1;
+                *count == 0
+            });
+    }
+}
+
+impl Edge {
+    /// A place for a new connection that has to authenticate; none if there are too many of them.
+    fn admit(self: &Arc<Edge>, address: IpAddr) -> Option<(Pending, Option<Place>)> {
+        let limits = self.broker.limits();
+        let pending = self.admission.pending.fetch_add(1, Ordering::Relaxed);
+        let pending_place = Pending(Arc::clone(self));
+        if pending >= limits.connections_pending_max {
+            return None;
+        }
+        let Some(maximum) = limits.connections_per_address_max else {
+            return Some((pending_place, None));
+        };
+        let mut count = self.admission.per_address.entry(address).or_insert(0);
+        if *count >= maximum.get() {
+            return None;
+        }
+        *count += 1;
+        drop(count);
+        Some((pending_place, Some(Place(Arc::clone(self), address))))
+    }
+}
+
+/// A bound listener.
+pub struct Listener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Binds an address.
+    pub fn bind(wanted: &ListenAddress) -> io::Result<Listener> {
+        let mut last = None;
+        for address in wanted.resolve()? {
+            match Listener::bind_one(address) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable)))
+    }
+
+    fn bind_one(address: SocketAddr) -> io::Result<Listener> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        // A broker that was restarted must not wait for old connections to be forgotten.
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let listener = TcpListener::from_std(socket.into())?;
+        let address = listener.local_addr()?;
+        Ok(Listener { listener, address })
+    }
+
+    /// The address really bound.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts connections until it is dropped. Handshakes run in the connections' own tasks: a
+    /// slow one keeps nobody waiting.
+    pub async fn run(self, edge: Arc<Edge>) {
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, peer) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) if is_momentary(&error) => continue,
+                Err(error) => {
+                    // Out of file descriptors or memory: only time helps.
+                    tracing::error!(%error, "no connection can be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            while let Some(ended) = connections.try_join_next() {
+                count_panic(&edge, ended);
+            }
+            let Some((pending, place)) = edge.admit(peer.ip()) else {
+                edge.broker.stats.connections_refused.add(1);
+                tracing::debug!(address = %peer, "connection refused: too many");
+                continue;
+            };
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(address = %peer, %error, "connection lost at once");
+                continue;
+            }
+            let edge = Arc::clone(&edge);
+            connections.spawn(async move {
+                let _place = place;
+                connection::serve(stream, peer.to_string(), edge, pending).await;
+            });
+        }
+    }
+}
+
+fn count_panic(edge: &Edge, ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        edge.broker.stats.connections_panicked.add(1);
+        tracing::error!(%error, "a connection panicked: this is a defect, please report it");
+    }
+}
+
+/// Whether this failure concerns only the connection that was to be accepted.
+fn is_momentary(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}

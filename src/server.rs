@@ -1,0 +1,164 @@
+//! Wiring: from a configuration to a broker that listens, and back.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
+
+use crate::access::Access;
+use crate::broker::Broker;
+use crate::config::{Config, Problems};
+use crate::edges::mqtt::{Admission, Edge, Listener};
+use crate::store::MemoryStore;
+
+/// How often deadlines are looked at: what a Keep Alive or a delay may come too late.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A running broker. Dropping it stops it at once; [`Server::shutdown`] tells the clients first.
+pub struct Server {
+    config: Config,
+    addresses: Addresses,
+    edge: Arc<Edge>,
+    listeners: JoinSet<()>,
+    ticking: JoinHandle<()>,
+}
+
+/// The addresses that were really bound.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// MQTT over TCP, in the order of `mqtt.listen`.
+    pub mqtt: Vec<SocketAddr>,
+}
+
+/// Why a broker could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Something that the configuration names is not in order.
+    #[error("{0}")]
+    Config(Problems),
+    /// An address could not be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// As it was written.
+        address: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+}
+
+impl Server {
+    /// Starts a broker; it serves clients once this returns. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When the configuration names something unusable, or an address cannot be bound. Nothing is
+    /// left running then.
+    pub async fn start(config: Config) -> Result<Server, StartError> {
+        let access = Access::new(&config).map_err(StartError::Config)?;
+        let limits = &config.limits;
+        let bodies_max = limits.memory_queue_bytes_max + limits.retained_bytes_max;
+        let (store, _) = MemoryStore::new(bodies_max);
+        let store = Arc::new(store);
+        let broker = Arc::new(Broker::new(
+            config.mqtt.clone(),
+            config.limits.clone(),
+            store,
+        ));
+        let mut bound = Vec::new();
+        for address in &config.mqtt.listen {
+            bound.push(
+                Listener::bind(address).map_err(|source| StartError::Listen {
+                    address: address.to_string(),
+                    source,
+                })?,
+            );
+        }
+        let addresses = Addresses {
+            mqtt: bound.iter().map(Listener::address).collect(),
+        };
+        let edge = Arc::new(Edge {
+            broker: Arc::clone(&broker),
+            access,
+            admission: Admission::default(),
+        });
+        if config.sys.interval.is_some() {
+            broker.publish_sys();
+        }
+        let mut listeners = JoinSet::new();
+        for listener in bound {
+            listeners.spawn(listener.run(Arc::clone(&edge)));
+        }
+        let ticking = tokio::spawn(tick(broker, config.sys.interval));
+        Ok(Server {
+            config,
+            addresses,
+            edge,
+            listeners,
+            ticking,
+        })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Takes over changed users and rules. Other settings take effect at the next start.
+    ///
+    /// # Errors
+    /// When the password file or a rule is not in order; everything stays as it was then.
+    pub fn reload(&mut self, config: Config) -> Result<(), Problems> {
+        self.edge.access.reload(&config)?;
+        self.edge.broker.renew_rights(&self.edge.access);
+        self.config = config;
+        Ok(())
+    }
+
+    /// Stops: no new connections, every client is told [MQTT-4.13.1-1], and whoever is not gone by
+    /// `mqtt.shutdown_deadline` is cut off.
+    pub async fn shutdown(mut self) {
+        let broker = &self.edge.broker;
+        broker.stop();
+        let gone = async {
+            while self.edge.broker.stats.clients_connected.get() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let deadline = self.config.mqtt.shutdown_deadline;
+        if tokio::time::timeout(deadline, gone).await.is_err() {
+            let left = self.edge.broker.stats.clients_connected.get();
+            tracing::warn!(
+                left,
+                "clients were cut off: mqtt.shutdown_deadline has passed"
+            );
+        }
+        self.listeners.shutdown().await;
+        self.ticking.abort();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.ticking.abort();
+    }
+}
+
+/// What happens by itself: deadlines, and `$SYS` at intervals.
+async fn tick(broker: Arc<Broker>, sys_interval: Option<Duration>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let sys_interval = sys_interval.map(|interval| interval.as_millis() as u64);
+    let mut sys_told = broker.clock.now();
+    loop {
+        ticks.tick().await;
+        broker.tick();
+        let now = broker.clock.now();
+        if let Some(interval) = sys_interval
+            && now.since(sys_told) >= interval
+        {
+            sys_told = now;
+            broker.publish_sys();
+        }
+    }
+}
