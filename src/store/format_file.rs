@@ -22,7 +22,15 @@ pub(crate) struct Directory {
 impl Directory {
     /// Makes the directory if need be, and locks it.
     pub(crate) fn lock(path: &Path) -> Result<Directory, StoreError> {
-        fs::create_dir_all(path).map_err(StoreError::io("create", path))?;
+        if !path.is_dir() {
+            fs::create_dir_all(path).map_err(StoreError::io("create", path))?;
+            // What is acknowledged inside is only as durable as the name of the directory.
+            let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new("."));
+            fs::File::open(parent)
+                .and_then(|dir| dir.sync_all())
+                .map_err(StoreError::io("flush", parent))?;
+        }
         let file = path.join("lock");
         let lock = fs::OpenOptions::new()
             .write(true)

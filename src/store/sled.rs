@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::StoreError;
-use super::table::{Change, Table};
+use super::table::{Change, EachEntry, Table};
 
 /// Bytes of a value in one chunk; with its key and header still below 16 KiB.
 const CHUNK_BYTES: usize = 15_000;
@@ -149,7 +149,7 @@ fn chunk_key(key: &[u8], chunk: u16) -> Vec<u8> {
 }
 
 impl Table for SledTable {
-    fn load(&mut self, each: &mut dyn FnMut(&[u8], &[u8]) -> Option<()>) -> Result<(), StoreError> {
+    fn load(&mut self, each: EachEntry<'_>) -> Result<(), StoreError> {
         let mut long = HashMap::new();
         let mut senseless = 0_u64;
         self.with(|db| {

@@ -16,7 +16,7 @@ use super::files::{File, Files, read_full_at, write_all_at};
 use super::record::{Reader, put_bytes};
 use super::state::State;
 use super::state::table::{META_KEY, Meta};
-use super::table::Each;
+use super::table::EachEntry;
 
 const MAGIC: &[u8; 8] = b"TIDNGSNP";
 const BLOCK_BYTES: usize = 1 << 20;
@@ -122,7 +122,7 @@ pub(crate) fn peek(files: &dyn Files, path: &Path) -> Option<(Meta, u64)> {
     Some((meta?, size))
 }
 
-fn read_entries(file: &dyn File, size: u64, each: Each<'_>) -> io::Result<()> {
+fn read_entries(file: &dyn File, size: u64, each: EachEntry<'_>) -> io::Result<()> {
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the snapshot is damaged");
     let mut magic = [0; 8];
     if read_full_at(file, &mut magic, 0)? < 8 || &magic != MAGIC {

@@ -26,9 +26,17 @@ impl Upkeep {
             let live = self.live_in(&run);
             let ticket = self.kept.lock().ticket;
             self.flush_log(ticket)?;
-            self.log.compact(&run, &live)?;
+            let replaced = self.log.compact(&run, &live)?;
+            // Counted as one before anything can fail: a segment whose needs were not all counted
+            // would be deleted too early.
             let firsts: Vec<_> = run.iter().map(|segment| segment.first).collect();
             self.kept.lock().needs.replace(&firsts, true);
+            for path in replaced {
+                self.log
+                    .files
+                    .remove(&path)
+                    .map_err(StoreError::io("remove", &path))?;
+            }
         }
         Ok(())
     }

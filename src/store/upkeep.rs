@@ -32,6 +32,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often sparse segments are looked for.
 const COMPACT_EVERY: Duration = Duration::from_secs(5);
 
+/// How long giving space back rests after it failed.
+const REST: Duration = Duration::from_secs(30);
+/// With nothing new for so long since the last checkpoint, the snapshot follows it.
+const IDLE: Duration = Duration::from_secs(2);
+
 /// What others say to the upkeep thread, and what it shows.
 #[derive(Default)]
 pub(crate) struct Control {
@@ -42,6 +47,9 @@ pub(crate) struct Control {
     pub(crate) checkpoints: AtomicU64,
     pub(crate) bytes_written: AtomicU64,
 }
+
+/// Puts encoded changes where they belong.
+type WriteChanges<'a> = &'a mut dyn FnMut(&mut Upkeep, &[Change]) -> Result<(), StoreError>;
 
 #[derive(Default)]
 struct Wishes {
@@ -111,10 +119,9 @@ pub(crate) struct Upkeep {
     snapshot: Option<(Position, u64)>,
     snapshot_bytes: u64,
     compacted_at: Instant,
+    /// Giving space back failed and is not tried before.
+    resting_until: Option<Instant>,
 }
-
-/// Writes a slice of the changes of a checkpoint.
-type Write<'a> = &'a mut dyn FnMut(&mut Upkeep, &[Change]) -> Result<(), StoreError>;
 
 impl Upkeep {
     pub(crate) fn new(
@@ -138,6 +145,7 @@ impl Upkeep {
             snapshot,
             snapshot_bytes: 0,
             compacted_at: Instant::now(),
+            resting_until: None,
         };
         upkeep.look_at_disk();
         upkeep
@@ -183,7 +191,26 @@ impl Upkeep {
             if checkpoint || self.checkpoint_is_due() {
                 self.checkpoint()?;
             }
-            self.give_space_back(checkpoint)?;
+            self.try_to_give_space_back(checkpoint);
+        }
+    }
+
+    /// What fails here costs disk space and nothing else, on a full disk for example: it is tried
+    /// again later, with new files.
+    fn try_to_give_space_back(&mut self, now: bool) {
+        if self
+            .resting_until
+            .is_some_and(|until| Instant::now() < until)
+        {
+            return;
+        }
+        self.resting_until = None;
+        match self.give_space_back(now) {
+            Ok(()) | Err(StoreError::Failed(_)) => {}
+            Err(error) => {
+                tracing::warn!(%error, "disk space could not be given back, trying again later");
+                self.resting_until = Some(Instant::now() + REST);
+            }
         }
     }
 
@@ -257,7 +284,7 @@ impl Upkeep {
 
     /// Encodes the values of `keys` in slices, and calls `write` with them once the log that they
     /// come from is flushed.
-    fn each_value(&mut self, keys: &[DirtyKey], write: Write<'_>) -> Result<(), StoreError> {
+    fn each_value(&mut self, keys: &[DirtyKey], write: WriteChanges<'_>) -> Result<(), StoreError> {
         let mut changes: Vec<Change> = Vec::new();
         let mut bytes = 0;
         let mut slices = keys.chunks(SLICE_KEYS).peekable();
@@ -294,9 +321,14 @@ impl Upkeep {
         let Some((position, size)) = self.snapshot else {
             return self.checkpointed.segment > 0;
         };
-        let since = self.kept.lock().bytes.saturating_sub(self.snapshot_bytes);
-        position.segment < self.checkpointed.segment
-            && since >= self.options.segment_bytes.max(4 * size)
+        if position.segment >= self.checkpointed.segment {
+            return false;
+        }
+        let bytes = self.kept.lock().bytes;
+        let since = bytes.saturating_sub(self.snapshot_bytes);
+        let is_idle = bytes == self.checkpointed_bytes && self.checkpointed_at.elapsed() >= IDLE;
+        is_idle
+            || since >= self.options.segment_bytes.max(4 * size)
             // After a start, what is between is not known in bytes but in segments.
             || position.segment + 8 < self.checkpointed.segment
     }

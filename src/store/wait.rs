@@ -70,6 +70,12 @@ impl Progress {
         }
     }
 
+    /// The last ticket that was flushed.
+    #[cfg(test)]
+    pub(crate) fn flushed(&self) -> Ticket {
+        *self.flushed.lock()
+    }
+
     /// Blocks until `ticket` was flushed, whatever the durability, or the store has failed.
     pub(crate) fn wait_flushed(&self, ticket: Ticket) -> Result<(), StoreError> {
         let mut flushed = self.flushed.lock();

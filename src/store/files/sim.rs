@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::{File, Files};
 use crate::store::StoreError;
-use crate::store::table::{Change, Table};
+use crate::store::table::{Change, EachEntry, Table};
 
 /// The smallest piece that a disk writes as one.
 const SECTOR: usize = 512;
@@ -466,7 +466,7 @@ struct SimTable {
 }
 
 impl Table for SimTable {
-    fn load(&mut self, each: &mut dyn FnMut(&[u8], &[u8]) -> Option<()>) -> Result<(), StoreError> {
+    fn load(&mut self, each: EachEntry<'_>) -> Result<(), StoreError> {
         let content = self.disk.0.lock().tables[&self.dir].current.clone();
         for (key, value) in &content {
             each(key, value).ok_or_else(|| StoreError::Checkpoint("no sense".to_owned()))?;

@@ -145,6 +145,9 @@ impl Segment {
     }
 }
 
+/// A segment, if any is the one, and the places in it of a run of the messages that were asked for.
+pub(crate) type FoundIn = (Option<Arc<Segment>>, io::Result<Vec<Option<Place>>>);
+
 /// All segments of a log.
 pub(crate) struct Catalog {
     /// In order of their numbers; so also of their bases.
@@ -153,9 +156,6 @@ pub(crate) struct Catalog {
     /// Held while places are being forgotten.
     forgetting: Mutex<()>,
 }
-
-/// Places of messages that are neighbours, and the segment that they are in, if any is.
-type Found = (Option<Arc<Segment>>, io::Result<Vec<Option<Place>>>);
 
 impl Catalog {
     pub(crate) fn new() -> Catalog {
@@ -212,7 +212,7 @@ impl Catalog {
 
     /// Finds the places of messages; they are neighbours in the answer when they were asked for
     /// so. A message that is in no segment has none.
-    pub(crate) fn find(&self, offsets: &[Offset]) -> Vec<Found> {
+    pub(crate) fn find(&self, offsets: &[Offset]) -> Vec<FoundIn> {
         let mut answer = Vec::new();
         let mut rest = offsets;
         while let Some(&first) = rest.first() {

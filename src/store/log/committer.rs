@@ -21,6 +21,9 @@ use crate::store::{Failure, Offset, Ticket};
 /// Groups below this size are written over zeros that were written before: flushing them then
 /// changes no metadata, which halves the time of a flush.
 const SMALL_GROUP: usize = 16 * 1024;
+/// So many of them in a row are needed before zeros are written: among large groups they would be
+/// written for nothing.
+const SMALL_RUN: u32 = 8;
 /// How far ahead of small groups zeros are written.
 const ZERO_AHEAD: u64 = 256 * 1024;
 
@@ -35,6 +38,8 @@ pub(crate) struct Committer {
     flushed: u64,
     /// Up to where it was written, zeros included.
     zeroed: u64,
+    /// How many small groups came in a row.
+    small_run: u32,
     /// The last ticket that was written; durable once flushed.
     written: Ticket,
     flush_due: Option<Instant>,
@@ -68,6 +73,7 @@ impl Committer {
             at: HEADER_LEN,
             flushed: HEADER_LEN,
             zeroed: HEADER_LEN,
+            small_run: 0,
             written: Ticket(0),
             flush_due: None,
             failed: false,
@@ -162,7 +168,12 @@ impl Committer {
         write_all_at(file, bytes, self.at)?;
         let end = self.at + bytes.len() as u64;
         let mut written = bytes.len() as u64;
-        if bytes.len() < SMALL_GROUP && end > self.zeroed {
+        self.small_run = if bytes.len() < SMALL_GROUP {
+            self.small_run.saturating_add(1)
+        } else {
+            0
+        };
+        if self.small_run >= SMALL_RUN && end > self.zeroed {
             let zeroed = (end + ZERO_AHEAD).min(self.options.segment_bytes).max(end);
             write_all_at(file, &vec![0; (zeroed - end) as usize], end)?;
             written += zeroed - end;

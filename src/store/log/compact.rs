@@ -5,6 +5,7 @@
 //! before its name is, and the old ones go after that.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -21,10 +22,14 @@ const BUFFER: usize = 1 << 20;
 
 impl Log {
     /// Writes those messages of `old` that are in `live` (in order) to one new segment, and puts
-    /// it in their place. `old` are neighbours. Returns the bytes that this gave back.
-    pub(crate) fn compact(&self, old: &[Arc<Segment>], live: &[Offset]) -> Result<u64, StoreError> {
+    /// it in their place. `old` are neighbours. Returns the paths of files that are to be removed.
+    pub(crate) fn compact(
+        &self,
+        old: &[Arc<Segment>],
+        live: &[Offset],
+    ) -> Result<Vec<PathBuf>, StoreError> {
         let (Some(first), Some(last)) = (old.first(), old.last()) else {
-            return Ok(0);
+            return Ok(Vec::new());
         };
         let numbers = (first.first, last.last);
         let path = self.dir.join(segment_name(numbers.0, numbers.1));
@@ -44,21 +49,17 @@ impl Log {
         let new = Segment::new(numbers, first.base, path.clone(), file, end, Some(index));
         let firsts: Vec<_> = old.iter().map(|segment| segment.first).collect();
         self.catalog.replace(&firsts, Some(Arc::new(new)));
-        let mut before = 0;
-        for segment in old {
-            before += segment.end.load(Ordering::Relaxed);
-            if segment.path != path {
-                self.files
-                    .remove(&segment.path)
-                    .map_err(StoreError::io("remove", &segment.path))?;
-            }
-        }
+        let before: u64 = old
+            .iter()
+            .map(|segment| segment.end.load(Ordering::Relaxed))
+            .sum();
         let saved = before.saturating_sub(end);
         self.figures
             .compacted_bytes
             .fetch_add(saved, Ordering::Relaxed);
         self.figures.bytes_written.fetch_add(end, Ordering::Relaxed);
-        Ok(saved)
+        let replaced = old.iter().map(|segment| segment.path.clone());
+        Ok(replaced.filter(|it| *it != path).collect())
     }
 }
 

@@ -139,6 +139,15 @@ impl Pending {
                 });
             }
             let first_offset = state.next_offset;
+            if scratch.records.is_empty() {
+                // As safe as what came before it.
+                let ticket = Ticket(state.ticket);
+                let appended = Appended {
+                    ticket,
+                    first_offset,
+                };
+                return Ok(Some((appended, 0)));
+            }
             for (i, &(at, is_message)) in scratch.records.iter().enumerate() {
                 seal_offset(&mut scratch.bytes[at..], state.next_offset);
                 if is_message {

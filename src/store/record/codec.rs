@@ -172,7 +172,8 @@ impl<'a> Item<'a> for Target<'a> {
     fn put(&self, out: &mut Vec<u8>) {
         put_varint(out, self.session);
         put_varint(out, self.seq);
-        out.push((self.qos & 3) | self.flags << 2);
+        debug_assert!(self.flags < 64, "six bits are there for flags");
+        out.push(put_qos(self.qos) | self.flags << 2);
         self.subscription_ids.put(out);
     }
     fn take(reader: &mut Reader<'a>) -> Option<Target<'a>> {
@@ -187,6 +188,12 @@ impl<'a> Item<'a> for Target<'a> {
             subscription_ids: List::take(reader)?,
         })
     }
+}
+
+/// Whatever is put can be taken again: a QoS that does not exist must not end up in the log.
+fn put_qos(qos: u8) -> u8 {
+    debug_assert!(qos <= 2, "there are three levels");
+    qos.min(2)
 }
 
 fn qos(bits: u8) -> Option<u8> {
@@ -262,7 +269,7 @@ pub(crate) fn encode(record: &Record<'_>, out: &mut Vec<u8>) {
 }
 
 fn put_message(message: &Message<'_>, out: &mut Vec<u8>) {
-    let mut bits = message.qos & 3;
+    let mut bits = put_qos(message.qos);
     if message.retain {
         bits |= RETAIN;
     }
@@ -287,10 +294,10 @@ fn put_message(message: &Message<'_>, out: &mut Vec<u8>) {
         put_varint(out, session);
         packet_id.put(out);
     }
-    message.targets.put(out);
     put_bytes(out, message.topic.as_bytes());
     put_bytes(out, message.properties);
-    out.extend_from_slice(message.payload);
+    put_bytes(out, message.payload);
+    message.targets.put(out);
 }
 
 fn take_message<'a>(reader: &mut Reader<'a>) -> Option<Message<'a>> {
@@ -307,10 +314,11 @@ fn take_message<'a>(reader: &mut Reader<'a>) -> Option<Message<'a>> {
     } else {
         None
     };
-    let targets = List::take(reader)?;
     let topic = reader.str()?;
     let properties = reader.bytes()?;
-    let payload = reader.take(reader.rest().len())?;
+    let payload = reader.bytes()?;
+    // Last, so that it need not be walked to find what is behind it.
+    let targets = List::take_rest(reader)?;
     Some(Message {
         topic,
         properties,
@@ -392,7 +400,7 @@ const WILL_RETAIN: u8 = 1 << 2;
 const WILL_DUE: u8 = 1 << 3;
 
 pub(crate) fn put_will(will: &WillView<'_>, out: &mut Vec<u8>) {
-    let mut bits = will.qos & 3;
+    let mut bits = put_qos(will.qos);
     if will.retain {
         bits |= WILL_RETAIN;
     }

@@ -17,7 +17,7 @@ pub trait Item<'a>: Copy + 'a {
 pub enum List<'a, T> {
     /// As a slice.
     Given(&'a [T]),
-    /// As they are in the log: `bytes` holds exactly `count` of them, which was checked.
+    /// As they are in the log: `bytes` holds `count` of them.
     Encoded { count: usize, bytes: &'a [u8] },
 }
 
@@ -74,6 +74,13 @@ impl<'a, T: Item<'a>> List<'a, T> {
             List::Given(items) => items.iter().for_each(|item| item.put(out)),
             List::Encoded { bytes, .. } => out.extend_from_slice(bytes),
         }
+    }
+
+    /// Takes everything that is left, unchecked: the list ends early where it makes no sense.
+    pub(crate) fn take_rest(reader: &mut Reader<'a>) -> Option<List<'a, T>> {
+        let count = usize::try_from(reader.varint()?).ok()?;
+        let bytes = reader.take(reader.rest().len())?;
+        Some(List::Encoded { count, bytes })
     }
 
     pub(crate) fn take(reader: &mut Reader<'a>) -> Option<List<'a, T>> {

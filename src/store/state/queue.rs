@@ -8,7 +8,7 @@ use crate::store::{EntryState, List, Offset, QueueEntry, Seq, SeqRange};
 
 /// Seqs that one value of the checkpoint holds. Small enough that a queue whose head or tail
 /// moved costs a few hundred bytes in the next checkpoint.
-pub(super) const CHUNK_SEQS: u64 = 128;
+pub(super) const CHUNK_SEQS: u64 = 256;
 
 /// What is kept of an entry besides its seq.
 #[derive(Clone, Copy, Debug, PartialEq)]

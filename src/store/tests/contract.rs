@@ -206,6 +206,15 @@ fn a_closed_store_takes_nothing_and_says_so() {
 }
 
 #[test]
+fn an_empty_batch_is_as_durable_as_what_came_before() {
+    each_store(|store, _| {
+        append(store, &[]);
+        append(store, &[session_put(1)]);
+        append(store, &[]);
+    });
+}
+
+#[test]
 fn thousands_may_wait_and_each_is_woken_once() {
     each_store(|store, _| {
         append(store, &[session_put(1)]);
@@ -229,6 +238,78 @@ fn thousands_may_wait_and_each_is_woken_once() {
         }
         assert_eq!(woken.0.load(Ordering::Acquire), registered);
     });
+}
+
+/// Several threads append, read back and acknowledge while checkpoints, compaction and backups go
+/// on: everything that was appended can be read at any time, in the buffer or on disk.
+#[test]
+fn many_threads_at_once() {
+    const THREADS: u64 = 4;
+    const MESSAGES: u64 = 1_500;
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = small(dir.path().join("store"));
+    let (store, _) = DurableStore::open(&options).expect("it opens");
+    for session in 1..=THREADS {
+        append(&store, &[session_put(session)]);
+    }
+    std::thread::scope(|scope| {
+        for session in 1..=THREADS {
+            let store = &store;
+            scope.spawn(move || {
+                let mut offsets = Vec::new();
+                for seq in 1..=MESSAGES {
+                    let payload = vec![session as u8; (seq % 300) as usize];
+                    let targets = [target(session, seq)];
+                    let appended = store
+                        .append(&[Record::Message(message(&payload, &targets))])
+                        .expect("it takes it");
+                    offsets.push(appended.first_offset);
+                    let back = (seq * 7919 % 40).min(seq - 1) as usize;
+                    let at = offsets.len() - 1 - back;
+                    let wanted = [offsets[at], appended.first_offset];
+                    for answer in store.read(&wanted) {
+                        let stored = answer.expect("it is needed");
+                        assert!(stored.payload.iter().all(|&byte| byte == session as u8));
+                    }
+                    if seq % 100 == 0 {
+                        wait(store, appended.ticket);
+                        store.request_checkpoint();
+                    }
+                    // All but every fiftieth of what can no longer be asked for is acknowledged.
+                    if seq > 50 && (seq - 50) % 50 != 0 {
+                        let ranges = [SeqRange::one(seq - 50)];
+                        store
+                            .append(&[Record::Done {
+                                session,
+                                ranges: List::Given(&ranges),
+                            }])
+                            .expect("it takes it");
+                    }
+                }
+            });
+        }
+        store
+            .backup(&dir.path().join("backup"))
+            .expect("it is copied");
+    });
+    store.close().expect("it closes");
+    drop(store);
+    for path in [options.path.clone(), dir.path().join("backup")] {
+        let (store, recovered) = DurableStore::open(&small(path)).expect("it opens");
+        assert!(!recovered.report.has_loss(), "{:?}", recovered.report);
+        for session in &recovered.sessions {
+            let offsets: Vec<_> = session.queue.iter().map(|it| it.offset).collect();
+            assert!(store.read(&offsets).iter().all(Result::is_ok));
+        }
+    }
+    let (_, recovered) = DurableStore::open(&options).expect("it opens");
+    for session in &recovered.sessions {
+        let seqs: Vec<_> = session.queue.iter().map(|it| it.seq).collect();
+        let expected: Vec<_> = (1..=MESSAGES)
+            .filter(|&seq| seq > MESSAGES - 50 || seq.is_multiple_of(50))
+            .collect();
+        assert_eq!(seqs, expected);
+    }
 }
 
 #[test]

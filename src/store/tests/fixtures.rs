@@ -77,7 +77,7 @@ fn records() -> Vec<(Record<'static>, (u8, u8), &'static str)> {
         (
             Record::Message(MESSAGE),
             (1, 1),
-            "6e80d095ffbc3109e0a499ffbc3109ffff0205ac020100c0843d07860201ffffff7f03612f6202010132312e35",
+            "6e80d095ffbc3109e0a499ffbc3109ffff03612f620201010432312e350205ac020100c0843d07860201ffffff7f",
         ),
         (
             Record::Message(Message {
@@ -93,7 +93,7 @@ fn records() -> Vec<(Record<'static>, (u8, u8), &'static str)> {
                 ..MESSAGE
             }),
             (1, 1),
-            "1480d095ffbc31000003612f6200",
+            "1480d095ffbc310003612f62000000",
         ),
         (
             Record::Done {
@@ -242,7 +242,7 @@ fn segments_are_framed_as_released() {
 
 const SEGMENT_HEADER_V1: &str = "5449444e474c4f47010000000000000003000000000000000500000000000000e8030000000000000807060504030201000000000000000000000000e33b5ccf";
 const GROUP_MARK_V1: &str = "e6c8765c08000000f001e8030000000000000010000000000000";
-const RECORD_HEADER_V1: &str = "bc6273812d0000000101d204000000000000";
+const RECORD_HEADER_V1: &str = "2837da592e0000000101d204000000000000";
 
 /// The checkpoint's keys and values.
 const TABLE_V1: &[(&str, &str)] = &[
@@ -260,7 +260,7 @@ const TABLE_V1: &[(&str, &str)] = &[
         "4600000000000000052473686172652f672f612f23",
         "012d0c0c2473686172652f672f612f23",
     ),
-    ("5100000000000000050000000000000002", "0105002c5009"),
+    ("5100000000000000050000000000000001", "0105002c5009"),
     (
         "5300000000000f4240",
         "01030503ffffffff0f80d095ffbc3181d095ffbc31076b69746368656e04616e6e61020102",
