@@ -245,6 +245,7 @@ impl Peer {
                     .map(|argument| fill(argument, &first)),
             )
             .current_dir(directory)
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);
@@ -270,7 +271,8 @@ impl Peer {
         };
         if let Err(error) = running.wait_until_ready(self.kind) {
             let said = fs::read_to_string(&log).unwrap_or_default();
-            let last: Vec<&str> = said.lines().rev().take(5).collect();
+            let lines: Vec<&str> = said.lines().collect();
+            let last = &lines[lines.len().saturating_sub(3)..];
             bail!(
                 "{} did not start: {error:#}; its last words: {last:?}",
                 self.name
