@@ -99,8 +99,12 @@ impl Broker {
 
     /// What every end of a connection has in common; false if there was none.
     pub(super) fn disconnect(&self, session: &Session, state: &mut State) -> bool {
-        if state.link.is_none() {
+        let Some(link) = &mut state.link else {
             return false;
+        };
+        // They find it gone once the lock is released.
+        for successor in link.successors.drain(..) {
+            successor.wake();
         }
         state.epoch += 1;
         state.change_queue(&self.stats, |queue| queue.restart());
@@ -140,10 +144,7 @@ impl Broker {
         }
         let left: Vec<Slot> = state.change_queue(&self.stats, |queue| queue.take_all().collect());
         session.refresh_readiness(&state);
-        if state.kept {
-            let session = session.number();
-            self.keep(&[Record::SessionRemove { session }]);
-        }
+        let kept = state.kept;
         drop(state);
         self.sessions
             .remove_if(session.client_id(), |_, known| Arc::ptr_eq(known, session));
@@ -156,6 +157,11 @@ impl Broker {
         let (shared, own): (Vec<Slot>, Vec<Slot>) = left.into_iter().partition(is_shared);
         batch.refused(Reason::SessionEnded, own.len() as u64);
         batch.pass_on(shared.into_iter());
+        if kept {
+            // Last: until then the messages that went to others are needed by this session.
+            let session = session.number();
+            self.keep(&[Record::SessionRemove { session }]);
+        }
     }
 
     /// Publishes a will whose delay has passed.

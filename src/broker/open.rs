@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
 
 use tidings_protocol::mqtt::{self, Version};
 
@@ -65,6 +66,29 @@ pub enum OpenError {
 }
 
 impl Broker {
+    /// Ready when no connection has the session with this Client Identifier. One that has it is
+    /// told to end, and does so once it has handled what its client sent before: a DISCONNECT that
+    /// discards the will, for instance, when a client comes back at once. Whoever waits for this
+    /// should do so for a limited time, and then [`Broker::open`] it all the same.
+    pub fn poll_vacant(&self, client_id: &str, principal: &Principal, waker: &Waker) -> Poll<()> {
+        let session = self.sessions.get(client_id).map(|known| Arc::clone(&known));
+        let Some(session) = session else {
+            return Poll::Ready(());
+        };
+        let mut state = session.lock();
+        if !state.may_be_opened_by(principal) {
+            return Poll::Ready(());
+        }
+        let Some(link) = &mut state.link else {
+            return Poll::Ready(());
+        };
+        link.successors.push(waker.clone());
+        if let Some(waker) = link.close(Closing::TakenOver) {
+            waker.wake();
+        }
+        Poll::Pending
+    }
+
     /// Opens the session with this Client Identifier. A connection that has it already loses it
     /// in the same step [MQTT-3.1.4-3].
     ///
@@ -84,8 +108,7 @@ impl Broker {
             .map(|session| Arc::clone(&session));
         if let Some(existing) = existing {
             let mut state = existing.lock();
-            let owner = state.principal.user();
-            if owner.is_some() && owner != open.principal.user() && !state.ended {
+            if !state.may_be_opened_by(&open.principal) {
                 return Err(OpenError::ForeignSession);
             }
             let resumed = !open.clean_start && !state.ended && state.is_persistent();
@@ -153,6 +176,7 @@ impl Broker {
                 .then(|| Box::new(OutgoingAliases::new(open.topic_alias_maximum))),
             silence_max: open.silence_max,
             closing: None,
+            successors: Vec::new(),
         }));
         if session.receive_as(&open.principal) && !state.subscriptions.is_empty() {
             self.table.invalidate();
@@ -202,5 +226,14 @@ impl Broker {
         state
             .take_will()
             .filter(|due| !goes_on || due.will.delay_secs == 0)
+    }
+}
+
+impl State {
+    /// Whether the session is this principal's. What an anonymous client began, anybody with the
+    /// same Client Identifier may go on with.
+    fn may_be_opened_by(&self, principal: &Principal) -> bool {
+        let owner = self.principal.user();
+        self.ended || owner.is_none() || owner == principal.user()
     }
 }

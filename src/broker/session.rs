@@ -128,6 +128,8 @@ pub struct Link {
     pub silence_max: u64,
     /// Why it must end, once that is decided.
     pub closing: Option<Closing>,
+    /// Those who wait for it to be gone.
+    pub successors: Vec<Waker>,
 }
 
 /// Why the broker ends a connection from its side.

@@ -438,3 +438,19 @@ async fn a_will_is_queued_for_absent_sessions() {
     let mut absent = broker.connect(Connect::v311("absent").persistent()).await;
     assert_eq!(absent.receive_exactly("will", "gone").await.qos, 2);
 }
+
+/// A client that says goodbye and comes back at once has said goodbye, although the broker may
+/// read its new CONNECT before the DISCONNECT of its old connection. [MQTT-3.1.2-10]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_goodbye_just_before_coming_back_counts() {
+    let broker = Broker::start().await;
+    let mut witness = broker.client("witness").await;
+    witness.subscribe_to("will", 1).await;
+    for number in 0..300 {
+        let will = Will::new("will", number.to_string());
+        let mut client = broker.connect(Connect::v5("a").will(will)).await;
+        client.send(Disconnect::new(Reason::SUCCESS)).await;
+        drop(client);
+    }
+    witness.expect_nothing().await;
+}

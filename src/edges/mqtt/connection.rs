@@ -24,6 +24,7 @@ use super::handshake::{Refusal, handshake};
 use super::inbound::Client;
 use super::listener::Pending;
 use crate::broker::link::Waiting;
+use crate::broker::session::Closing;
 use crate::broker::{Ending, SHARED_PAYLOAD_MIN};
 
 /// Bytes read at a time. Larger reads make larger batches; beyond this they gain little.
@@ -158,7 +159,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        for _ in 0..READS_MAX {
+        for reads in 0..READS_MAX {
             let mut read = Poll::Pending;
             let reading = self.may_read(cx);
             if reading {
@@ -168,6 +169,12 @@ impl Connection {
                 return Poll::Ready(farewell);
             }
             if let Poll::Ready(Err(farewell)) = self.write(stream, cx) {
+                // What a client sent before it was taken over still counts: its DISCONNECT may be
+                // behind what was read just now.
+                let taken_over = matches!(farewell, Farewell::Closing(Closing::TakenOver));
+                if taken_over && read.is_ready() && reads + 1 < READS_MAX {
+                    continue;
+                }
                 return Poll::Ready(farewell);
             }
             // Whoever puts something into the outbox from here on wakes this task, and so does

@@ -1,7 +1,9 @@
 //! The beginning of a connection: CONNECT, authentication, CONNACK.
 
 use std::borrow::Cow;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tidings_protocol::mqtt::{
@@ -52,6 +54,9 @@ pub enum Refusal {
 
 /// Limit for packets to a client that named none.
 const PACKET_SIZE_UNLIMITED: usize = tidings_protocol::mqtt::PACKET_SIZE_MAX;
+
+/// How long a connection that is taken over may take to handle what its client sent before.
+const TAKEOVER_PATIENCE: Duration = Duration::from_secs(1);
 
 const NOT_CONNECT: Fault = Fault::new(
     ReasonCode::ProtocolError,
@@ -190,6 +195,9 @@ impl Greeting<'_> {
             return Err(self.refuse(TOO_MANY_CONNECTIONS));
         }
         let terms = Terms::of(connect, broker.mqtt());
+        let vacant = poll_fn(|cx| broker.poll_vacant(&client_id, &principal, cx.waker()));
+        // Whoever has not let go by then is cut off.
+        let _ = tokio::time::timeout(TAKEOVER_PATIENCE, vacant).await;
         let opened = broker
             .open(&Open {
                 client_id: &client_id,
