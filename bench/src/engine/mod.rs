@@ -31,6 +31,9 @@ const READ_BYTES: usize = 256 * 1024;
 /// Open loop: messages that one publisher catches up on before the receivers are looked at.
 const CATCH_UP: u64 = 256;
 
+/// How many times longer a publisher waits that stands still while others do not.
+const STARVED: u64 = 5;
+
 /// Errors whose words are kept.
 const ERRORS_KEPT: usize = 5;
 
@@ -98,6 +101,8 @@ pub struct Engine {
     read: Vec<u8>,
     write: Vec<u8>,
     outcome: Outcome,
+    /// Deliveries and acknowledgements when stalls were last looked for, and when that changed.
+    arrived: (u64, u64),
     totals: Totals,
     /// What of `totals` was already added to the shared counters.
     told: Totals,
@@ -132,6 +137,7 @@ impl Engine {
             write: Vec::with_capacity(READ_BYTES),
             behind: false,
             outcome: Outcome::default(),
+            arrived: (0, now_ns()),
             totals: Totals::default(),
             told: Totals::default(),
         };
@@ -502,8 +508,17 @@ impl Engine {
         }
     }
 
-    /// Gives up windows in which nothing has moved for too long: what is in them is lost.
+    /// Gives up windows in which nothing has moved for too long: what is in them is lost. A broker
+    /// that is overloaded may serve others first, so while anything moves there is more patience.
     fn check_stalls(&mut self, now: u64) {
+        let arrived = self.totals.delivered + self.totals.acknowledged;
+        if arrived != self.arrived.0 {
+            self.arrived = (arrived, now);
+        }
+        let patience_ns = match now - self.arrived.1 < self.stall_ns {
+            true => self.stall_ns * STARVED,
+            false => self.stall_ns,
+        };
         for index in 0..self.publishers.len() {
             let publisher = &mut self.publishers[index];
             let moved = publisher.acknowledged + publisher.progress.done() + publisher.sent;
@@ -511,7 +526,7 @@ impl Engine {
                 publisher.moved = (moved, now);
                 continue;
             }
-            if now - publisher.moved.1 < self.stall_ns
+            if now - publisher.moved.1 < patience_ns
                 || self.conns[publisher.conn].dead
                 || !matches!(publisher.pace, Pace::Closed { .. })
             {
