@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 use tidings_protocol::mqtt::QoS;
-use tidings_protocol::topic::{Filter, TopicLimits};
 
 use super::Broker;
 use super::outgoing::Slot;
 use super::publish::Batch;
 use super::session::{Closing, NEVER, Session, State};
 use super::stats::Drop as Reason;
+use super::subscribe::parse_held;
 use super::timers::Kind;
 use super::will::Will;
 use crate::access::Principal;
@@ -129,12 +129,8 @@ impl Broker {
         }
         state.ended = true;
         let subscriptions = std::mem::take(&mut state.subscriptions);
-        let anything = TopicLimits {
-            bytes_max: usize::MAX,
-            levels_max: usize::MAX,
-        };
         for filter in subscriptions.keys() {
-            let parsed = Filter::parse(filter, &anything).expect("it was parsed when it was made");
+            let parsed = parse_held(filter);
             self.let_go(session.number(), &parsed);
         }
         state.replays.clear();

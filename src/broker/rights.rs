@@ -4,11 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tidings_protocol::topic::{Filter, TopicLimits};
-
 use super::Broker;
 use super::session::{Closing, Session, State};
 use super::stats::Drop as Reason;
+use super::subscribe::parse_held;
 use crate::access::{Access, Principal};
 use crate::store::Record;
 
@@ -66,15 +65,11 @@ impl Broker {
     }
 
     fn restrict(&self, session: &Arc<Session>, state: &mut State, principal: Principal) {
-        let anything = TopicLimits {
-            bytes_max: usize::MAX,
-            levels_max: usize::MAX,
-        };
         let kept = state.kept;
         state.subscriptions.retain(|filter, _| {
             let allowed = principal.may_subscribe(filter);
             if !allowed {
-                let parsed = Filter::parse(filter, &anything).expect("it was parsed when made");
+                let parsed = parse_held(filter);
                 self.let_go(session.number(), &parsed);
                 if kept {
                     let session = session.number();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidings_protocol::mqtt::{QoS, ReasonCode, RetainHandling, SubscriptionOptions};
-use tidings_protocol::topic::{self, Filter};
+use tidings_protocol::topic::{self, Filter, TopicLimits};
 
 use super::Broker;
 use super::outgoing::{GroupRef, Through};
@@ -167,6 +167,15 @@ impl Broker {
             Some(share) => self.table.leave(share, &plain, session),
         };
     }
+}
+
+/// A Topic Filter that a session has, parsed again: the limits of today were not those of then.
+pub(super) fn parse_held(filter: &str) -> Filter<'_> {
+    let anything = TopicLimits {
+        bytes_max: usize::MAX,
+        levels_max: usize::MAX,
+    };
+    Filter::parse(filter, &anything).expect("it was parsed when the subscription was made")
 }
 
 /// What matching needs to know of a subscription.

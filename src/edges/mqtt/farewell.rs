@@ -46,6 +46,13 @@ impl Fault {
     }
 }
 
+/// A packet with more User Properties than `limits.user_properties_max`.
+pub const TOO_MANY_USER_PROPERTIES: Fault = Fault::new(
+    ReasonCode::QuotaExceeded,
+    "",
+    "more User Properties than this server allows in a packet",
+);
+
 impl From<ProtocolError> for Fault {
     fn from(error: ProtocolError) -> Fault {
         Fault::new(error.reason, error.clause, error.message)

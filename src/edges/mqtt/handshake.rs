@@ -14,7 +14,7 @@ use tidings_protocol::topic;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Edge;
-use super::farewell::Fault;
+use super::farewell::{Fault, TOO_MANY_USER_PROPERTIES};
 use crate::access::{AuthError, Principal, Step};
 use crate::broker::{Broker, Ending, Open, OpenError, Opened};
 use crate::store::until_durable;
@@ -567,11 +567,6 @@ pub fn auth_data(auth: &Auth<'_>, reason: ReasonCode, method: &str) -> Result<Ve
         .to_vec())
 }
 
-const TOO_MANY_USER_PROPERTIES: Fault = Fault::new(
-    ReasonCode::QuotaExceeded,
-    "",
-    "more User Properties than this server allows in a packet",
-);
 const TOO_MANY_CONNECTIONS: Fault = Fault::new(
     ReasonCode::ServerBusy,
     "",

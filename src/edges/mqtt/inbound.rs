@@ -15,7 +15,7 @@ use tidings_protocol::topic::TopicLimits;
 use super::Edge;
 use super::aliases::Aliases;
 use super::answers::{Answer, Answers};
-use super::farewell::{Farewell, Fault};
+use super::farewell::{Farewell, Fault, TOO_MANY_USER_PROPERTIES};
 use super::handshake::{auth_data, auth_fault, auth_packet, bounded};
 use super::publishes::Publishes;
 use crate::access::{Exchange, Principal, Step};
@@ -74,12 +74,6 @@ const EXPIRY_AFTER_NONE: Fault = Fault::new(
     "[MQTT-3.1.2-23]",
     "a session that began without Session Expiry Interval cannot be given one in DISCONNECT",
 );
-const TOO_MANY_USER_PROPERTIES: Fault = Fault::new(
-    ReasonCode::QuotaExceeded,
-    "",
-    "more User Properties than this server allows in a packet",
-);
-
 /// What is gathered while the packets of one read are gone through.
 struct Turn<'a, 'd> {
     batch: Batch<'a>,

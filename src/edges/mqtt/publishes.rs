@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tidings_protocol::mqtt::{AckKind, PacketId, Publish, QoS, ReasonCode};
 use tidings_protocol::topic;
 
-use super::farewell::{Farewell, Fault};
+use super::farewell::{Farewell, Fault, TOO_MANY_USER_PROPERTIES};
 use super::inbound::Client;
 use crate::broker::link::Received;
 use crate::broker::stats::Drop as Dropped;
@@ -55,11 +55,6 @@ const TOO_MANY_UNRELEASED: Fault = Fault::new(
     ReasonCode::ReceiveMaximumExceeded,
     "[MQTT-3.3.4-8]",
     "more QoS 2 messages are unreleased than Receive Maximum allows",
-);
-const TOO_MANY_USER_PROPERTIES: Fault = Fault::new(
-    ReasonCode::QuotaExceeded,
-    "",
-    "more User Properties than this server allows in a packet",
 );
 const NOT_UTF8: Fault = Fault::new(
     ReasonCode::PayloadFormatInvalid,
