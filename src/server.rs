@@ -11,7 +11,7 @@ use crate::access::Access;
 use crate::broker::Broker;
 use crate::config::{Config, Problems};
 use crate::edges::mqtt::{Admission, Edge, Listener};
-use crate::store::MemoryStore;
+use crate::store::{self, Recovered, Store, StoreError};
 
 /// How often deadlines are looked at: what a Keep Alive or a delay may come too late.
 const TICK: Duration = Duration::from_millis(100);
@@ -38,6 +38,9 @@ pub enum StartError {
     /// Something that the configuration names is not in order.
     #[error("{0}")]
     Config(Problems),
+    /// The store could not be opened.
+    #[error("{0}")]
+    Store(StoreError),
     /// An address could not be bound.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -56,10 +59,7 @@ impl Server {
     /// left running then.
     pub async fn start(config: Config) -> Result<Server, StartError> {
         let access = Access::new(&config).map_err(StartError::Config)?;
-        let limits = &config.limits;
-        let bodies_max = limits.memory_queue_bytes_max + limits.retained_bytes_max;
-        let (store, _) = MemoryStore::new(bodies_max);
-        let store = Arc::new(store);
+        let (store, _) = open_store(&config).await?;
         let broker = Arc::new(Broker::new(
             config.mqtt.clone(),
             config.limits.clone(),
@@ -135,6 +135,27 @@ impl Server {
         }
         self.listeners.shutdown().await;
         self.ticking.abort();
+        let broker = Arc::clone(&self.edge.broker);
+        let closed = tokio::task::spawn_blocking(move || broker.store().close()).await;
+        match closed {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the store was not closed in order"),
+            Err(error) => tracing::error!(%error, "closing the store panicked"),
+        }
+    }
+}
+
+/// Opens the store on a thread that may wait for the disk.
+async fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Recovered), StartError> {
+    let limits = &config.limits;
+    let memory_bytes_max = limits
+        .memory_queue_bytes_max
+        .saturating_add(limits.retained_bytes_max);
+    let config = config.store.clone();
+    let opened = tokio::task::spawn_blocking(move || store::open(&config, memory_bytes_max)).await;
+    match opened {
+        Ok(opened) => opened.map_err(StartError::Store),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 

@@ -9,6 +9,7 @@
 //! and the committer), `durable` (log, state and checkpoint put together).
 
 pub mod admin;
+mod configured;
 mod durable;
 mod error;
 mod files;
@@ -34,6 +35,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
+pub use configured::open;
 pub use durable::{Durability, DurableStore, Options};
 pub use error::{Failure, StoreError};
 pub use memory::MemoryStore;
