@@ -8,10 +8,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use crate::access::Access;
-use crate::broker::Broker;
+use crate::broker::{Broker, Restored};
 use crate::config::{Config, Problems};
 use crate::edges::mqtt::{Admission, Edge, Listener};
-use crate::store::{self, Recovered, Store, StoreError};
+use crate::store::{self, Basis, Recovered, Report, Store, StoreError};
 
 /// How often deadlines are looked at: what a Keep Alive or a delay may come too late.
 const TICK: Duration = Duration::from_millis(100);
@@ -59,12 +59,8 @@ impl Server {
     /// left running then.
     pub async fn start(config: Config) -> Result<Server, StartError> {
         let access = Access::new(&config).map_err(StartError::Config)?;
-        let (store, _) = open_store(&config).await?;
-        let broker = Arc::new(Broker::new(
-            config.mqtt.clone(),
-            config.limits.clone(),
-            store,
-        ));
+        let (store, recovered) = open_store(&config).await?;
+        let broker = restore(&config, &access, store, recovered).await;
         let mut bound = Vec::new();
         for address in &config.mqtt.listen {
             bound.push(
@@ -145,14 +141,84 @@ impl Server {
     }
 }
 
+/// Makes a broker that goes on with what the store kept, and has everything done that became due
+/// while it was down. Subscriptions are in place before anybody can connect.
+async fn restore(
+    config: &Config,
+    access: &Access,
+    store: Arc<dyn Store>,
+    recovered: Recovered,
+) -> Arc<Broker> {
+    let (mqtt, limits) = (config.mqtt.clone(), config.limits.clone());
+    let access = access.clone();
+    let restoring = tokio::task::spawn_blocking(move || {
+        log_report(&recovered.report);
+        let (broker, restored) = Broker::restore(mqtt, limits, store, recovered, &access);
+        log_restored(&restored);
+        broker.tick();
+        Arc::new(broker)
+    });
+    match restoring.await {
+        Ok(broker) => broker,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+fn log_restored(restored: &Restored) {
+    if restored.sessions + restored.retained > 0 {
+        tracing::info!(
+            sessions = restored.sessions,
+            subscriptions = restored.subscriptions,
+            queued = restored.queued,
+            retained = restored.retained,
+            "taken over from the store"
+        );
+    }
+    if restored.sessions_denied > 0 {
+        let sessions = restored.sessions_denied;
+        tracing::warn!(
+            sessions,
+            "sessions were ended: their users are not let in any more"
+        );
+    }
+}
+
+/// Says how the opening of the store went; damage loudly.
+fn log_report(report: &Report) {
+    if let Some(error) = &report.checkpoint_error {
+        let moved_to = report.checkpoint_moved_to.as_ref();
+        tracing::error!(
+            error,
+            moved_to = moved_to.map(|path| path.display().to_string()),
+            rebuilt_from = ?report.basis,
+            "the checkpoint of the store is damaged and was moved aside"
+        );
+    }
+    if report.has_loss() {
+        tracing::error!(
+            damaged_records = report.damaged_records,
+            damaged_bytes = report.damaged_bytes,
+            missing_segments = report.missing_segments,
+            lost_queue_entries = report.lost_entries,
+            lost_retained = report.lost_retained,
+            "the store is damaged: what could be read is served, the rest is lost; \
+             restore a backup if it matters"
+        );
+    }
+    if report.basis != Basis::New {
+        tracing::info!(
+            records = report.replayed_records,
+            torn_bytes = report.torn_bytes,
+            millis = report.micros / 1000,
+            "the store was opened"
+        );
+    }
+}
+
 /// Opens the store on a thread that may wait for the disk.
 async fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Recovered), StartError> {
-    let limits = &config.limits;
-    let memory_bytes_max = limits
-        .memory_queue_bytes_max
-        .saturating_add(limits.retained_bytes_max);
     let config = config.store.clone();
-    let opened = tokio::task::spawn_blocking(move || store::open(&config, memory_bytes_max)).await;
+    let opened = tokio::task::spawn_blocking(move || store::open(&config)).await;
     match opened {
         Ok(opened) => opened.map_err(StartError::Store),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),

@@ -37,11 +37,13 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that shows the wall clock's time.
-    pub fn start() -> Clock {
+    /// A clock that shows the wall clock's time, or `earliest` if that is later: a machine without
+    /// a battery wakes up in the past, and what was kept must not seem to come from the future.
+    pub fn start(earliest: Millis) -> Clock {
         let started_at = SystemTime::now()
             .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as u64);
+            .map_or(0, |since| since.as_millis() as u64)
+            .max(earliest.0);
         Clock {
             started: Instant::now(),
             started_at,

@@ -72,8 +72,7 @@ impl Broker {
         }
         if !state.is_persistent() {
             let will = state.take_will();
-            self.end(session, state, &mut batch);
-            batch.publish_will(will);
+            self.end(session, state, will, &mut batch);
             return;
         }
         let now = self.clock.now();
@@ -88,12 +87,41 @@ impl Broker {
             state.will_due = Some(due);
             self.delayed_wills.fetch_add(1, Ordering::Relaxed);
             self.arm(due, session, state.epoch, Kind::Will);
-            self.keep_session(session, &state);
+            self.keep_session(session, &mut state);
+            drop(state);
         } else {
             let will = state.take_will();
-            self.keep_session(session, &state);
-            drop(state);
-            batch.publish_will(will);
+            self.publish_will_of(session, state, will, &mut batch);
+        }
+        self.keep_rest(session);
+    }
+
+    /// Publishes a will, and then keeps that its session has none any more: a crash between the
+    /// two has it published again rather than not at all.
+    fn publish_will_of(
+        &self,
+        session: &Session,
+        state: MutexGuard<'_, State>,
+        will: Option<DueWill>,
+        batch: &mut Batch<'_>,
+    ) {
+        let epoch = state.epoch;
+        drop(state);
+        batch.publish_will(will);
+        let mut state = session.lock();
+        // Whoever connected meanwhile has kept the session as it is now.
+        if state.epoch == epoch && !state.ended {
+            self.keep_session(session, &mut state);
+        }
+    }
+
+    /// Keeps what a session without a connection has acknowledged, now or as soon as the messages
+    /// are in the log.
+    pub(super) fn keep_rest(&self, session: &Arc<Session>) {
+        let mut state = session.lock();
+        self.keep_progress(session, &mut state);
+        if state.link.is_none() && state.outgoing.finished().is_some() {
+            self.arm(self.clock.now(), session, state.epoch, Kind::Progress);
         }
     }
 
@@ -107,7 +135,11 @@ impl Broker {
             successor.wake();
         }
         state.epoch += 1;
-        state.change_queue(&self.stats, |queue| queue.restart());
+        let durable = self.store.durable();
+        state.change_queue(&self.stats, |queue| {
+            queue.restart();
+            queue.spill(durable);
+        });
         state.disconnected_at = Some(self.clock.now());
         self.stats.clients_connected.sub(1);
         tracing::debug!(client = %session.client_id(), "disconnected");
@@ -117,11 +149,12 @@ impl Broker {
     /// Ends a session: its subscriptions, its queue and its name are gone.
     ///
     /// Messages that it had from Shared Subscriptions go to other members, unless they are of
-    /// QoS 2 and their delivery had begun.
+    /// QoS 2 and their delivery had begun. `will` is published.
     pub(super) fn end(
         &self,
         session: &Arc<Session>,
         mut state: MutexGuard<'_, State>,
+        will: Option<DueWill>,
         batch: &mut Batch<'_>,
     ) {
         if state.ended {
@@ -129,8 +162,12 @@ impl Broker {
         }
         state.ended = true;
         let subscriptions = std::mem::take(&mut state.subscriptions);
+        let mut groups = Vec::new();
         for filter in subscriptions.keys() {
             let parsed = parse_held(filter);
+            if let Some(share) = parsed.share {
+                groups.extend(self.table.group(share, parsed.filter));
+            }
             self.let_go(session.number(), &parsed);
         }
         state.replays.clear();
@@ -140,7 +177,7 @@ impl Broker {
         }
         let left: Vec<Slot> = state.change_queue(&self.stats, |queue| queue.take_all().collect());
         session.refresh_readiness(&state);
-        let kept = state.kept;
+        let recorded = state.recorded;
         drop(state);
         self.sessions
             .remove_if(session.client_id(), |_, known| Arc::ptr_eq(known, session));
@@ -148,13 +185,15 @@ impl Broker {
         // [MQTT-4.8.2-5].
         let is_shared = |slot: &Slot| {
             let in_delivery = slot.qos == QoS::ExactlyOnce && slot.dup;
-            slot.through.as_ref().is_some_and(|t| t.group.is_some()) && !in_delivery
+            slot.through.as_ref().is_some_and(|t| t.is_shared()) && !in_delivery
         };
         let (shared, own): (Vec<Slot>, Vec<Slot>) = left.into_iter().partition(is_shared);
         batch.refused(Reason::SessionEnded, own.len() as u64);
-        batch.pass_on(shared.into_iter());
-        if kept {
-            // Last: until then the messages that went to others are needed by this session.
+        batch.pass_on(shared, &groups);
+        batch.publish_will(will);
+        if recorded {
+            // Last: until then the messages that went to others are needed by this session, and
+            // the will would be lost with it.
             let session = session.number();
             self.keep(&[Record::SessionRemove { session }]);
         }
@@ -167,9 +206,7 @@ impl Broker {
         if state.epoch == epoch && state.will_due.take().is_some() {
             self.delayed_wills.fetch_sub(1, Ordering::Relaxed);
             let will = state.take_will();
-            self.keep_session(session, &state);
-            drop(state);
-            batch.publish_will(will);
+            self.publish_will_of(session, state, will, &mut batch);
         }
     }
 
@@ -179,8 +216,7 @@ impl Broker {
         let mut state = session.lock();
         if state.epoch == epoch && state.link.is_none() {
             let will = state.take_will();
-            self.end(session, state, &mut batch);
-            batch.publish_will(will);
+            self.end(session, state, will, &mut batch);
         }
     }
 

@@ -9,18 +9,23 @@ use std::task::Waker;
 
 use tidings_protocol::mqtt::{Ack, AckKind, QoS};
 
+use super::Broker;
 use super::clock::Millis;
 use super::encode::{Delivery, Encodings, NO_IDENTIFIER, Variant, encode_message, encoded_len};
 use super::journal::Journal;
 use super::message::{Message, Run};
-use super::outgoing::{Outgoing, Progress, Slot, Through};
+use super::outgoing::{Body, Next, Outgoing, Progress, Slot, Through};
 use super::session::{Closing, Link, Session, State};
 use super::stats::{Drop, Stats, Tally};
 use super::topics::Terms;
 use crate::config::{LimitsConfig, QueueFull};
+use crate::store::Ticket;
 
 /// What delivering one run needs besides the session.
 pub(super) struct Context<'a> {
+    pub broker: &'a Broker,
+    /// What the store has.
+    pub durable: Ticket,
     pub limits: &'a LimitsConfig,
     pub stats: &'a Stats,
     pub now: Millis,
@@ -47,17 +52,26 @@ impl Session {
                 deliver_publication(&mut state, self.number(), run, index, terms, cx);
             }
         }
-        self.after_delivery(&mut state, cx.wakers);
+        self.after_delivery(&mut state, cx);
     }
 
-    /// To be called before the lock is released after something was put into the outbox.
-    pub(super) fn after_delivery(&self, state: &mut State, wakers: &mut Vec<Waker>) {
+    /// To be called before the lock is released after something was put into the outbox or the
+    /// queue.
+    pub(super) fn after_delivery(&self, state: &mut State, cx: &mut Context<'_>) {
         self.refresh_readiness(state);
-        if let Some(link) = &mut state.link
-            && ((!link.outbox.is_empty() && !link.blocked) || link.closing.is_some())
-            && let Some(waker) = link.waker.take()
-        {
-            wakers.push(waker);
+        match &mut state.link {
+            Some(link) => {
+                let has_work = (!link.outbox.is_empty() || link.stalled) && !link.blocked;
+                if (has_work || link.closing.is_some())
+                    && let Some(waker) = link.waker.take()
+                {
+                    cx.wakers.push(waker);
+                }
+            }
+            // Nobody else comes by to keep what a full queue dropped.
+            None => {
+                cx.broker.keep_progress(self, state);
+            }
         }
     }
 }
@@ -84,6 +98,7 @@ fn try_at_once(
         || link.aliases.is_some()
         || link.closing.is_some()
         || run.publications[0].is_large()
+        || (terms.qos == QoS::ExactlyOnce && run.publications.iter().any(|it| run.holds(it)))
     {
         return false;
     }
@@ -107,7 +122,7 @@ fn try_at_once(
     if encoded.identified > 0
         && (outgoing.has_waiting()
             || outgoing.room(link.receive_maximum) < frames.len()
-            || (keep && queue_is_full(outgoing, bytes.len(), cx.limits, cx.stats)))
+            || (keep && queue_is_full(outgoing, *kept, bytes.len(), cx.broker)))
     {
         return false;
     }
@@ -121,7 +136,7 @@ fn try_at_once(
     link.outbox_messages += frames.len();
     cx.tally.sent += frames.len() as u64;
     if encoded.identified > 0 {
-        let queued_before = outgoing.bytes();
+        let before = outgoing.weight();
         for (index, frame) in range.zip(frames) {
             if frame.identifier_at == NO_IDENTIFIER {
                 continue;
@@ -130,7 +145,7 @@ fn try_at_once(
             let qos = publication.qos.min(terms.qos);
             let retain = publication.retain && terms.retain_as_published;
             let (sequence, id) = outgoing.push_sent(Slot {
-                message: keep.then(|| messages.get(run, index, cx.now)),
+                body: keep.then(|| messages.get(run, index, cx.now)).into(),
                 through: terms.through.clone(),
                 progress: Progress::Queued,
                 qos,
@@ -145,7 +160,7 @@ fn try_at_once(
             let at = start + frame.identifier_at as usize - from;
             tail[at..at + 2].copy_from_slice(&id.to_be_bytes());
         }
-        cx.stats.queue_changed(queued_before, outgoing.bytes());
+        cx.stats.queue_changed(before, outgoing.weight());
     }
     true
 }
@@ -196,17 +211,11 @@ pub(super) fn deliver_message(
             return None;
         }
     }
-    let slot = Slot {
-        message: Some(message),
-        through,
-        progress: Progress::Queued,
-        qos,
-        retain,
-        dup: false,
-    };
-    let sequence = enqueue(state, slot, cx)?;
-    pump(state, cx.limits, cx.stats, cx.now, cx.tally);
-    Some(sequence)
+    enqueue(
+        state,
+        Slot::waiting(Body::Held(message), through, qos, retain),
+        cx,
+    )
 }
 
 fn send_qos0(
@@ -266,47 +275,75 @@ fn send(
     link.outbox_messages += 1;
 }
 
-/// Queues a message if the limits allow, and answers its sequence number.
+/// Queues a message if the limits allow, sends what can be sent, and answers its sequence number.
 fn enqueue(state: &mut State, slot: Slot, cx: &mut Context<'_>) -> Option<u64> {
-    let size = slot.message.as_ref().map_or(0, |message| message.size());
-    let limits = cx.limits;
-    let full = |state: &State| queue_is_full(&state.outgoing, size, limits, cx.stats);
-    if full(state) {
-        match limits.queue_full {
-            QueueFull::DropNewest => {
+    make_room(state, slot.body.bytes(), cx)?;
+    let sequence = state.change_queue(cx.stats, |queue| queue.push(slot));
+    pump(state, cx);
+    if state.kept && lags(state, cx) {
+        state.change_queue(cx.stats, |queue| {
+            queue.spill_later(sequence);
+            queue.spill(cx.durable);
+        });
+    }
+    Some(sequence)
+}
+
+/// Whether what comes now is not wanted in memory: its receiver is away, or has more than enough
+/// there already.
+fn lags(state: &State, cx: &Context<'_>) -> bool {
+    state.link.is_none()
+        || state.outgoing.held() > cx.limits.mailbox_bytes_max
+        || cx.stats.held_bytes.get() > cx.limits.memory_queue_bytes_max / 2
+}
+
+/// Has the queue take another message of this size, or says that it cannot.
+fn make_room(state: &mut State, bytes: usize, cx: &mut Context<'_>) -> Option<()> {
+    let broker = cx.broker;
+    let full = |state: &State| queue_is_full(&state.outgoing, state.kept, bytes, broker);
+    if !full(state) {
+        return Some(());
+    }
+    match broker.limits.queue_full {
+        QueueFull::DropNewest => {
+            cx.tally.dropped(Drop::QueueFull, 1);
+            None
+        }
+        QueueFull::DropOldest => {
+            while full(state) {
                 cx.tally.dropped(Drop::QueueFull, 1);
-                return None;
-            }
-            QueueFull::DropOldest => {
-                while full(state) {
-                    if !state.change_queue(cx.stats, |queue| queue.drop_oldest_waiting()) {
-                        cx.tally.dropped(Drop::QueueFull, 1);
-                        return None;
-                    }
-                    cx.tally.dropped(Drop::QueueFull, 1);
+                if !state.change_queue(cx.stats, |queue| queue.drop_oldest_waiting()) {
+                    return None;
                 }
             }
-            QueueFull::Disconnect => {
-                cx.tally.dropped(Drop::QueueFull, 1);
-                if let Some(link) = &mut state.link {
-                    cx.wakers.extend(link.close(Closing::QueueFull));
-                }
-                return None;
+            Some(())
+        }
+        QueueFull::Disconnect => {
+            cx.tally.dropped(Drop::QueueFull, 1);
+            if let Some(link) = &mut state.link {
+                cx.wakers.extend(link.close(Closing::QueueFull));
             }
+            None
         }
     }
-    Some(state.change_queue(cx.stats, |queue| queue.push(slot)))
 }
 
 /// Places that complete messages may take behind one that its receiver never acknowledges.
 const COMPLETE_BEHIND_MAX: usize = 1_000_000;
 
 /// Whether another `bytes` are too much for a session's queue.
-fn queue_is_full(outgoing: &Outgoing, bytes: usize, limits: &LimitsConfig, stats: &Stats) -> bool {
+fn queue_is_full(outgoing: &Outgoing, kept: bool, bytes: usize, broker: &Broker) -> bool {
+    let limits = &broker.limits;
+    // The limit on memory is for messages that are nowhere else.
+    let in_memory = match kept {
+        _ if broker.store.is_in_memory() => broker.stats.queued_bytes.get(),
+        true => 0,
+        false => broker.stats.held_bytes.get(),
+    };
     outgoing.len() >= limits.queue_messages_max
         || outgoing.span() >= outgoing.len() + COMPLETE_BEHIND_MAX
         || (outgoing.bytes() + bytes) as u64 > limits.queue_bytes_max
-        || stats.queued_bytes.get() > limits.memory_queue_bytes_max
+        || in_memory > limits.memory_queue_bytes_max
 }
 
 impl State {
@@ -316,58 +353,76 @@ impl State {
         stats: &Stats,
         change: impl FnOnce(&mut Outgoing) -> T,
     ) -> T {
-        let before = self.outgoing.bytes();
+        let before = self.outgoing.weight();
         let result = change(&mut self.outgoing);
-        stats.queue_changed(before, self.outgoing.bytes());
+        stats.queue_changed(before, self.outgoing.weight());
         result
     }
 }
 
+/// Why [`pump`] stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Nothing waits.
+    Empty,
+    /// The outbox is full.
+    Outbox,
+    /// The receiver has to acknowledge first, or its connection is to end.
+    Receiver,
+    /// What is next has to be read back from the store.
+    Page,
+    /// What is next has to wait until the store has this ticket.
+    Hold(Ticket),
+}
+
 /// Sends what waits in the queue, as far as the receiver's window and its outbox allow.
-pub(super) fn pump(
-    state: &mut State,
-    limits: &LimitsConfig,
-    stats: &Stats,
-    now: Millis,
-    tally: &mut Tally,
-) {
-    let State { link, outgoing, .. } = state;
-    let Some(link) = link else { return };
-    if link.closing.is_some() || !outgoing.has_waiting() {
-        return;
+pub(super) fn pump(state: &mut State, cx: &mut Context<'_>) -> Stop {
+    let State {
+        link,
+        outgoing,
+        loading,
+        ..
+    } = state;
+    let Some(link) = link else {
+        return Stop::Receiver;
+    };
+    if !outgoing.has_waiting() {
+        return Stop::Empty;
     }
-    let queued_before = outgoing.bytes();
-    while outgoing.has_waiting() && link.has_room(0, 1, limits) {
-        let (version, packet_size_max) = (link.version, link.packet_size_max);
-        let next = outgoing.next(link.receive_maximum, |slot| {
-            let Some(message) = &slot.message else {
-                return false;
-            };
-            let identifiers = slot
-                .through
-                .as_ref()
-                .and_then(|through| through.identifiers.as_deref());
+    if link.closing.is_some() {
+        return Stop::Receiver;
+    }
+    let before = outgoing.weight();
+    let (version, packet_size_max) = (link.version, link.packet_size_max);
+    let (now, tally) = (cx.now, &mut *cx.tally);
+    let stop = loop {
+        if !link.has_room(0, 1, cx.limits) {
+            break Stop::Outbox;
+        }
+        let next = outgoing.next(link.receive_maximum, cx.durable, |slot, message| {
             if !slot.dup && message.is_expired(now) {
                 tally.dropped(Drop::Expired, 1);
-                true
-            } else if encoded_len(message, version, slot.qos, identifiers) > packet_size_max {
-                tally.dropped(Drop::TooLarge, 1);
-                true
-            } else {
-                false
+                return true;
             }
+            let len = encoded_len(message, version, slot.qos, slot.identifiers());
+            if len > packet_size_max {
+                tally.dropped(Drop::TooLarge, 1);
+            }
+            len > packet_size_max
         });
-        let Some((slot, id)) = next else { break };
+        let (slot, id) = match next {
+            Next::Send(slot, id) => (slot, id),
+            Next::Nothing => break Stop::Empty,
+            Next::Window => break Stop::Receiver,
+            Next::Page => break Stop::Page,
+            Next::Hold(ticket) => break Stop::Hold(ticket),
+        };
         if let Progress::Released(_) = slot.progress {
             Ack::new(id).encode(AckKind::PubRel, link.version, link.outbox.tail());
             continue;
         }
         let qos = slot.qos;
-        if let Some(message) = &slot.message {
-            let identifiers = slot
-                .through
-                .as_ref()
-                .and_then(|through| through.identifiers.as_deref());
+        if let Body::Held(message) = &slot.body {
             let packet_id = (qos != QoS::AtMostOnce).then_some(id);
             send(
                 link,
@@ -376,7 +431,7 @@ pub(super) fn pump(
                 slot.retain,
                 slot.dup,
                 packet_id,
-                identifiers,
+                slot.identifiers(),
                 now,
             );
             tally.sent += 1;
@@ -384,6 +439,12 @@ pub(super) fn pump(
         if qos == QoS::AtMostOnce {
             outgoing.complete_qos0(id);
         }
-    }
-    stats.queue_changed(queued_before, outgoing.bytes());
+    };
+    link.stalled = match stop {
+        Stop::Hold(_) => true,
+        Stop::Page => !*loading,
+        Stop::Empty | Stop::Outbox | Stop::Receiver => false,
+    };
+    cx.stats.queue_changed(before, outgoing.weight());
+    stop
 }

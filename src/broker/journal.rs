@@ -11,17 +11,25 @@ use tidings_protocol::mqtt::{Properties, QoS};
 
 use super::Broker;
 use super::clock::Millis;
-use super::message::{Message, Run};
+use super::message::{Message, Publication, Run};
 use super::outgoing::Through;
+use super::publish::Refused;
 use super::session::{Held, Session, State};
 use super::will::Will;
 use crate::store::{
-    self, List, Offset, Record, Retained, SeqRange, SessionView, StoreError, Target, Ticket,
+    self, Health, List, Record, Retained, SeqRange, SessionView, StoreError, Target, Ticket,
     WillView,
 };
 
-/// Delivered with RETAIN set.
-const FLAG_RETAIN: u8 = 1;
+/// Of a target: delivered with RETAIN set.
+pub(super) const FLAG_RETAIN: u8 = 1;
+
+/// Of a target: it is a member of a Shared Subscription, whose turn it was.
+pub(super) const FLAG_SHARED: u8 = 2;
+
+/// Of a subscription's options, where SUBSCRIBE has a reserved bit: it is still to receive
+/// Retained Messages.
+pub(super) const OPTION_REPLAYS: u8 = 0x40;
 
 /// The queue entries of one run that have to be kept.
 #[derive(Default)]
@@ -83,7 +91,12 @@ fn target(
         session,
         seq: sequence,
         qos: qos.as_u8(),
-        flags: if retain { FLAG_RETAIN } else { 0 },
+        flags: if retain { FLAG_RETAIN } else { 0 }
+            | if through.is_some_and(|through| through.is_shared()) {
+                FLAG_SHARED
+            } else {
+                0
+            },
         subscription_ids: identifiers.unwrap_or_default().into(),
     }
 }
@@ -103,13 +116,12 @@ impl Broker {
         journal: &mut Journal,
         kept: &[Option<Arc<Message>>],
         retained: Retained,
-        publisher_is_kept: bool,
     ) -> Result<Ticket, StoreError> {
         let now = self.clock.now();
         let inbound = |index: usize| {
             run.publications[index]
                 .packet_id
-                .filter(|_| publisher_is_kept)
+                .filter(|_| run.publisher_is_kept)
                 .map(|id| (run.publisher, id.get()))
         };
         let anything = !journal.is_empty()
@@ -164,7 +176,7 @@ impl Broker {
         let appended = self.store.append(&records)?;
         for (place, index) in kept_at.into_iter().enumerate() {
             if let Some(message) = kept.get(index).and_then(Option::as_ref) {
-                message.set_offset(appended.first_offset.plus(place as u64));
+                message.set_kept(appended.first_offset.plus(place as u64), appended.ticket);
             }
         }
         Ok(appended.ticket)
@@ -181,52 +193,67 @@ impl Broker {
         through: Option<&Arc<Through>>,
     ) {
         let target = target(session, sequence, qos, retain, through);
-        let targets = [target];
-        let appended = match message.offset() {
-            Some(offset) => self.store.append(&[Record::Enqueue {
+        if let Some(offset) = message.offset() {
+            let size = u32::try_from(message.content_len()).unwrap_or(u32::MAX);
+            self.keep(&[Record::Enqueue {
                 offset,
-                size: store::message_size(
-                    message.topic(),
-                    message.properties().as_bytes(),
-                    message.payload(),
-                ),
+                size,
                 target,
-            }]),
-            None => self.store.append(&[Record::Message(store::Message {
-                topic: message.topic(),
-                properties: message.properties().as_bytes(),
-                payload: message.payload(),
-                qos: message.qos.as_u8(),
-                retain: message.retain,
-                published_ms: self.clock.now().0,
-                expires_ms: message.expires_at.map(|at| at.0),
-                publisher: message.publisher,
-                retained: Retained::Unchanged,
-                inbound: None,
-                targets: List::from(&targets[..]),
-            })]),
-        };
+            }]);
+            return;
+        }
+        let targets = [target];
+        let appended = self.store.append(&[Record::Message(store::Message {
+            topic: message.topic(),
+            properties: message.properties().as_bytes(),
+            payload: message.payload(),
+            qos: message.qos.as_u8(),
+            retain: message.retain,
+            published_ms: self.clock.now().0,
+            expires_ms: message.expires_at.map(|at| at.0),
+            publisher: message.publisher,
+            retained: Retained::Unchanged,
+            inbound: None,
+            targets: List::from(&targets[..]),
+        })]);
         match appended {
-            Ok(appended) if message.offset().is_none() => message.set_offset(appended.first_offset),
-            Ok(_) => {}
+            Ok(appended) => message.set_kept(appended.first_offset, appended.ticket),
             Err(error) => tracing::error!(%error, "a queued message could not be kept"),
         }
+    }
+
+    /// Whether a run can be kept, asked before it is delivered to anybody. QoS 0 is taken as long
+    /// as the disk is not behind: there is no acknowledgement that could slow its publisher down.
+    pub(super) fn admit(&self, run: &Run<'_>) -> Result<(), Refused> {
+        let confirmed = |it: &Publication<'_>| it.qos != QoS::AtMostOnce;
+        let result = if run.publications.iter().any(confirmed) {
+            self.store.admit()
+        } else if run.publications[0].retain && !run.topic.starts_with('$') {
+            if self.store.pressure() {
+                return Err(Refused::StoreFull);
+            }
+            self.store.admit()
+        } else {
+            Ok(())
+        };
+        result.map_err(|error| {
+            tracing::debug!(%error, topic = run.topic, "a message was refused");
+            Refused::StoreFull
+        })
     }
 
     /// Keeps what became of a session's queue entries since the last time.
     ///
     /// An entry can be done before its message is in the log, if its receiver is faster than the
-    /// rest of the run; that is kept the next time.
+    /// rest of the run. That is kept the next time: see [`finished`](super::outgoing::Outgoing::finished).
     pub(super) fn keep_progress(&self, session: &Session, state: &mut State) -> Ticket {
         let Some(finished) = state.outgoing.finished() else {
             return Ticket::default();
         };
         let (mut done, mut released) = (Vec::new(), Vec::new());
         finished.retain(|entry| {
-            let early = entry
-                .message
-                .as_ref()
-                .is_some_and(|message| message.offset().is_none());
+            let early = entry.early.as_ref();
+            let early = early.is_some_and(|message| message.offset().is_none());
             if !early {
                 match entry.released {
                     true => released.push(entry.sequence),
@@ -235,6 +262,10 @@ impl Broker {
             }
             early
         });
+        if !finished.is_empty() && matches!(self.store.health(), Health::Failed(_)) {
+            // Their messages will never be in the log.
+            finished.clear();
+        }
         let session = session.number();
         done.sort_unstable();
         released.sort_unstable();
@@ -276,13 +307,19 @@ impl Broker {
         }
     }
 
-    /// Keeps a session as it is now.
-    pub(super) fn keep_session(&self, session: &Session, state: &State) -> Ticket {
-        if !state.kept {
+    /// Keeps a session as it is now: one that outlives its connection, and one that has a will,
+    /// which is to be published even if the broker falls with the connection.
+    pub(super) fn keep_session(&self, session: &Session, state: &mut State) -> Ticket {
+        if !state.kept && !state.recorded && state.will.is_none() {
             return Ticket::default();
         }
+        state.recorded = true;
         let number = session.number();
         let link = state.link.as_deref();
+        let more = SessionExtra {
+            receive_maximum: link.map_or(0, |link| link.receive_maximum),
+            sent_to: state.outgoing.sent_to(),
+        };
         let put = Record::SessionPut {
             session: number,
             record: SessionView {
@@ -293,7 +330,7 @@ impl Broker {
                 connected_ms: state.connected_at.0,
                 disconnected_ms: state.disconnected_at.map(|at| at.0),
                 protocol_level: link.map_or(0, |link| link.version.protocol_level()),
-                extra: &[],
+                extra: &more.encode(),
             },
         };
         match &state.will {
@@ -302,12 +339,18 @@ impl Broker {
         }
     }
 
-    /// Keeps a subscription.
-    pub(super) fn keep_subscription(&self, session: u64, filter: &str, held: Held) -> Ticket {
+    /// Keeps a subscription, and whether it is still to receive Retained Messages.
+    pub(super) fn keep_subscription(
+        &self,
+        session: u64,
+        filter: &str,
+        held: Held,
+        replays: bool,
+    ) -> Ticket {
         self.keep(&[Record::Subscribe {
             session,
             filter,
-            options: held.options.as_byte(),
+            options: held.options.as_byte() | if replays { OPTION_REPLAYS } else { 0 },
             subscription_id: (held.identifier != 0).then_some(held.identifier),
         }])
     }
@@ -339,15 +382,29 @@ fn will_record(session: u64, will: &Will, due: Option<Millis>) -> Record<'_> {
     }
 }
 
-impl Message {
-    /// Where it is in the log, once it is there.
-    pub fn offset(&self) -> Option<Offset> {
-        let offset = self.offset.load(std::sync::atomic::Ordering::Relaxed);
-        (offset != 0).then(|| Offset(offset - 1))
+/// What is kept of a session that the store does not look into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SessionExtra {
+    /// Receive Maximum of its connection; 0 if it has none.
+    pub receive_maximum: u16,
+    /// Sequence numbers from this one on were never sent, up to when this was kept.
+    pub sent_to: u64,
+}
+
+impl SessionExtra {
+    fn encode(self) -> [u8; 10] {
+        let mut bytes = [0; 10];
+        bytes[..2].copy_from_slice(&self.receive_maximum.to_be_bytes());
+        bytes[2..].copy_from_slice(&self.sent_to.to_be_bytes());
+        bytes
     }
 
-    fn set_offset(&self, offset: Offset) {
-        self.offset
-            .store(offset.0 + 1, std::sync::atomic::Ordering::Relaxed);
+    /// What was encoded; what a later version added behind it is ignored.
+    pub(super) fn decode(bytes: &[u8]) -> Option<SessionExtra> {
+        let (receive_maximum, rest) = bytes.split_first_chunk()?;
+        Some(SessionExtra {
+            receive_maximum: u16::from_be_bytes(*receive_maximum),
+            sent_to: u64::from_be_bytes(*rest.first_chunk()?),
+        })
     }
 }

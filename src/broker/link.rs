@@ -7,11 +7,12 @@ use std::task::Waker;
 use tidings_protocol::mqtt::PacketId;
 
 use super::Broker;
-use super::deliver::pump;
+use super::deliver::{Stop, pump};
+use super::message::Message;
 use super::outbox::Outbox;
 use super::outgoing::Acknowledgement;
 use super::session::{Closing, Link, Session, State};
-use crate::store::{List, Record, Ticket};
+use crate::store::{self, List, Record, Ticket};
 
 /// What became of a QoS 2 PUBLISH before it is routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,9 @@ pub struct Waiting {
     pub messages: bool,
     /// Retained Messages: see [`Broker::replay`].
     pub replays: bool,
+    /// Messages have to be read back first: see [`Broker::load_page`], which has to be called for
+    /// each time that this is true, from where waiting for the disk is allowed.
+    pub page: bool,
 }
 
 impl Broker {
@@ -49,25 +53,37 @@ impl Broker {
         if state.link_of(epoch).is_none() {
             return Err(Closing::TakenOver);
         }
+        let mut stop = Stop::Empty;
         if state.outgoing.has_waiting() {
-            let mut batch = self.batch();
-            let cx = batch.context();
-            pump(&mut state, cx.limits, cx.stats, cx.now, cx.tally);
+            stop = pump(&mut state, &mut self.batch().context());
             session.refresh_readiness(&state);
         }
         self.keep_progress(session, &mut state);
+        let more = match stop {
+            Stop::Empty | Stop::Receiver | Stop::Page => false,
+            Stop::Outbox => true,
+            Stop::Hold(ticket) => self.watch_store(ticket, waker),
+        };
         let State {
             link,
             outgoing,
             replays,
+            loading,
             ..
         } = &mut *state;
         let Some(link) = link else {
             return Err(Closing::TakenOver);
         };
+        if outgoing.finished().is_some() {
+            // Its receiver was faster than its publisher's batch, which is over in a moment.
+            waker.wake_by_ref();
+        }
+        let page = !*loading && link.closing.is_none() && outgoing.wants_page();
+        *loading |= page;
         let waiting = Waiting {
-            messages: outgoing.has_waiting() && outgoing.room(link.receive_maximum) > 0,
+            messages: more,
             replays: !replays.is_empty(),
+            page,
         };
         if !link.outbox.is_empty() {
             out.append(&mut link.outbox);
@@ -81,6 +97,13 @@ impl Broker {
                 Ok(waiting)
             }
         }
+    }
+
+    /// Has a task woken once the store has this ticket; true if it has it already.
+    fn watch_store(&self, ticket: Ticket, waker: &Waker) -> bool {
+        // Its batch is not over: that wakes the task too, and then there is a ticket.
+        ticket != Message::NOT_KEPT
+            && matches!(self.store.register(ticket, waker), store::Waiting::Durable)
     }
 
     /// Remembers whom to wake when this connection must end, and for nothing else: its client does
@@ -123,9 +146,7 @@ impl Broker {
             }
         });
         if state.outgoing.has_waiting() {
-            let mut batch = self.batch();
-            let cx = batch.context();
-            pump(&mut state, cx.limits, cx.stats, cx.now, cx.tally);
+            pump(&mut state, &mut self.batch().context());
         }
         session.refresh_readiness(&state);
         self.keep_progress(session, &mut state)

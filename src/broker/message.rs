@@ -4,12 +4,13 @@
 //! This module owns the two shapes and the way from one to the other. It knows nothing of
 //! sessions, queues or connections.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tidings_protocol::mqtt::{PacketId, Properties, PropertiesBuilder, Property, QoS};
 
 use super::clock::Millis;
+use crate::store::{Offset, StoredMessage, Ticket};
 
 /// From this size on a payload travels by reference into every outbox, below it is copied:
 /// copying a few hundred bytes costs less than counting a reference, and copying a megabyte a
@@ -48,6 +49,18 @@ pub struct Run<'a> {
     pub publications: &'a [Publication<'a>],
     /// The session they come from; 0 for the broker itself.
     pub publisher: u64,
+    /// Whether that session outlives its connection, and with it the Packet Identifiers of QoS 2
+    /// that it has not released.
+    pub publisher_is_kept: bool,
+}
+
+impl Run<'_> {
+    /// Whether this publication may go on as QoS 2 only once the store has it. Its publisher would
+    /// send it again after a crash, and a broker that had forgotten it would deliver it twice
+    /// [MQTT-4.3.3-2].
+    pub(super) fn holds(&self, publication: &Publication<'_>) -> bool {
+        self.publisher_is_kept && publication.packet_id.is_some()
+    }
 }
 
 /// A message that is kept: queued, in flight, retained or a will.
@@ -67,7 +80,9 @@ pub struct Message {
     /// The session it came from; 0 for the broker itself.
     pub publisher: u64,
     /// Its offset in the log plus one; 0 while it is not there.
-    pub(super) offset: AtomicU64,
+    offset: AtomicU64,
+    /// The ticket that the store must have before it may go on as QoS 2.
+    hold: AtomicU64,
     /// Counts the settings of Retained Messages up to this one; 0 if it never was one.
     pub(super) retained_as: AtomicU64,
 }
@@ -82,6 +97,8 @@ pub struct MessageParts<'a> {
     pub qos: QoS,
     pub retain: bool,
     pub publisher: u64,
+    /// Whether it may go on as QoS 2 only once the store has it.
+    pub held_back: bool,
 }
 
 impl Message {
@@ -130,8 +147,55 @@ impl Message {
             expires_at,
             publisher: parts.publisher,
             offset: AtomicU64::new(0),
+            hold: AtomicU64::new(if parts.held_back {
+                Message::NOT_KEPT.0
+            } else {
+                0
+            }),
             retained_as: AtomicU64::new(0),
         }
+    }
+
+    /// The same message as it was before a restart, or before it left the memory.
+    pub fn from_stored(stored: &StoredMessage) -> Message {
+        let mut message = Message::new(
+            &MessageParts {
+                topic: stored.topic(),
+                properties: Properties::from_stored(&stored.properties),
+                payload: &stored.payload,
+                shared_payload: Some(&stored.payload),
+                qos: QoS::from_u8(stored.qos).unwrap_or(QoS::ExactlyOnce),
+                retain: stored.retain,
+                publisher: stored.publisher,
+                held_back: false,
+            },
+            Millis(stored.published_ms),
+        );
+        message.expires_at = stored.expires_ms.map(Millis);
+        message.offset = AtomicU64::new(stored.offset.0 + 1);
+        message
+    }
+
+    /// What [`Message::hold`] says of a message that is not in the store yet.
+    pub const NOT_KEPT: Ticket = Ticket(u64::MAX);
+
+    /// The store must have this ticket before the message may go on as QoS 2.
+    pub fn hold(&self) -> Ticket {
+        Ticket(self.hold.load(Ordering::Acquire))
+    }
+
+    /// Where it is in the log, once it is there.
+    pub fn offset(&self) -> Option<Offset> {
+        let offset = self.offset.load(Ordering::Acquire);
+        (offset != 0).then(|| Offset(offset - 1))
+    }
+
+    /// It is in the log, and safe there once the store has `ticket`.
+    pub(super) fn set_kept(&self, offset: Offset, ticket: Ticket) {
+        if self.hold() == Message::NOT_KEPT {
+            self.hold.store(ticket.0, Ordering::Release);
+        }
+        self.offset.store(offset.0 + 1, Ordering::Release);
     }
 
     /// The Topic Name.
@@ -160,11 +224,14 @@ impl Message {
         self.shared.as_ref()
     }
 
+    /// Bytes of topic, properties and payload.
+    pub fn content_len(&self) -> usize {
+        self.bytes.len() + self.shared.as_ref().map_or(0, Bytes::len)
+    }
+
     /// Bytes this message keeps allocated, about.
     pub fn size(&self) -> usize {
-        std::mem::size_of::<Message>()
-            + self.bytes.len()
-            + self.shared.as_ref().map_or(0, Bytes::len)
+        std::mem::size_of::<Message>() + self.content_len()
     }
 
     /// Whether its Message Expiry Interval has run out [MQTT-3.3.2-5].

@@ -31,8 +31,10 @@ mod message;
 mod open;
 pub mod outbox;
 pub mod outgoing;
+mod page;
 mod publish;
 mod replay;
+mod restore;
 mod retained;
 mod rights;
 pub mod session;
@@ -59,9 +61,10 @@ pub use close::Ending;
 pub use message::{Publication, Run, SHARED_PAYLOAD_MIN};
 pub use open::{Open, OpenError, Opened};
 pub use publish::{Batch, Published, Refused, Route, RouteCache};
+pub use restore::Restored;
 pub use subscribe::Request;
 
-use clock::Clock;
+use clock::{Clock, Millis};
 use retained::Retained;
 use session::Session;
 use stats::Stats;
@@ -100,13 +103,24 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker without sessions over a store that is empty.
+    /// A broker without sessions over a store that is empty. [`Broker::restore`] makes one over a
+    /// store that is not.
     pub fn new(mqtt: MqttConfig, limits: LimitsConfig, store: Arc<dyn Store>) -> Broker {
+        Broker::at(Millis(0), mqtt, limits, store)
+    }
+
+    /// A broker whose clock shows no time before `earliest`.
+    fn at(
+        earliest: Millis,
+        mqtt: MqttConfig,
+        limits: LimitsConfig,
+        store: Arc<dyn Store>,
+    ) -> Broker {
         let stripes = || (0..STRIPES).map(|_| Mutex::new(())).collect();
         Broker {
             mqtt,
             limits,
-            clock: Clock::start(),
+            clock: Clock::start(earliest),
             stats: Stats::default(),
             sessions: DashMap::default(),
             next_session: AtomicU64::new(1),

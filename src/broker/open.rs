@@ -124,8 +124,7 @@ impl Broker {
                     ticket,
                 });
             }
-            self.end(&existing, state, &mut batch);
-            batch.publish_will(will);
+            self.end(&existing, state, will, &mut batch);
         }
         if self.sessions.len() >= self.limits.sessions_max {
             return Err(OpenError::TooManySessions);
@@ -170,6 +169,7 @@ impl Broker {
             outbox_messages: 0,
             waker: None,
             blocked: false,
+            stalled: false,
             receive_maximum: open.receive_maximum,
             packet_size_max: open.packet_size_max,
             aliases: (open.topic_alias_maximum > 0)
@@ -186,15 +186,21 @@ impl Broker {
             let due = now.plus_millis(open.silence_max);
             self.arm(due, session, state.epoch, Kind::Silence);
         }
-        let cx = batch.context();
-        pump(state, cx.limits, cx.stats, now, cx.tally);
+        pump(state, &mut batch.context());
         session.refresh_readiness(state);
         self.stats.connections_total.add(1);
         self.stats.clients_connected.add(1);
         self.stats
             .clients_maximum
             .raise_to(self.stats.clients_connected.get());
-        (state.epoch, self.keep_session(session, state))
+        let ticket = self.keep_session(session, state);
+        // A session that ends with its connection was promised to nobody.
+        let ticket = if state.kept {
+            ticket
+        } else {
+            Ticket::default()
+        };
+        (state.epoch, ticket)
     }
 
     /// Takes a session's connection away for another one, and answers the will that is now to be

@@ -7,6 +7,7 @@ use std::task::Waker;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tidings_protocol::mqtt::{Properties, QoS};
+use tidings_protocol::topic;
 
 use super::Broker;
 use super::close::DueWill;
@@ -14,9 +15,10 @@ use super::deliver::{Context, deliver_message};
 use super::encode::Encodings;
 use super::journal::Journal;
 use super::message::{Message, Publication, Run};
-use super::outgoing::Slot;
+use super::outgoing::{PAGE_MESSAGES, Slot};
+use super::shared::Group;
 use super::stats::{Drop as Reason, Tally};
-use super::topics::{Matched, Own, Terms};
+use super::topics::{Matched, Own, Subscriber, Terms};
 use crate::access::Principal;
 use crate::store::{Retained, Ticket};
 
@@ -151,27 +153,16 @@ impl<'a> Batch<'a> {
     /// Publishes a run along its route. A publication with RETAIN set must be a run of its own.
     ///
     /// # Errors
-    /// [`Refused::RetainedFull`] if the message cannot be retained; nothing was delivered then.
-    ///
-    /// `publisher_is_kept` says whether the Packet Identifiers of QoS 2 have to outlive the
-    /// publisher's connection.
-    pub fn publish(
-        &mut self,
-        route: &Route,
-        run: &Run<'_>,
-        publisher_is_kept: bool,
-    ) -> Result<Published, Refused> {
+    /// [`Refused::RetainedFull`] if the message cannot be retained, [`Refused::StoreFull`] if it
+    /// cannot be kept; nothing was delivered then.
+    pub fn publish(&mut self, route: &Route, run: &Run<'_>) -> Result<Published, Refused> {
         debug_assert_eq!(*route.topic, *run.topic);
-        self.deliver(&route.matched, run, publisher_is_kept)
+        self.deliver(&route.matched, run)
     }
 
-    fn deliver(
-        &mut self,
-        matched: &Matched,
-        run: &Run<'_>,
-        publisher_is_kept: bool,
-    ) -> Result<Published, Refused> {
+    fn deliver(&mut self, matched: &Matched, run: &Run<'_>) -> Result<Published, Refused> {
         let broker = self.broker;
+        broker.admit(run)?;
         self.scratch.encodings.reset(run);
         self.scratch.journal.clear();
         let retain = run.publications[0].retain;
@@ -216,7 +207,7 @@ impl<'a> Batch<'a> {
         } = &mut *self.scratch;
         let kept = encodings.messages.all();
         let ticket = broker
-            .keep_run(run, journal, kept, retained, publisher_is_kept)
+            .keep_run(run, journal, kept, retained)
             .map_err(|error| {
                 tracing::error!(%error, topic = run.topic, "a message could not be kept");
                 Refused::StoreFull
@@ -282,11 +273,11 @@ impl<'a> Batch<'a> {
             packet_id: None,
             shared_payload: message.shared_payload(),
         };
-        if self
-            .deliver_anew(topic, publication, message.publisher)
-            .is_err()
-        {
-            self.scratch.tally.dropped(Reason::RetainedFull, 1);
+        match self.deliver_anew(topic, publication, message.publisher) {
+            Ok(_) => {}
+            Err(Refused::NotAuthorized) => self.scratch.tally.dropped(Reason::PublishDenied, 1),
+            Err(Refused::RetainedFull) => self.scratch.tally.dropped(Reason::RetainedFull, 1),
+            Err(Refused::StoreFull) => self.scratch.tally.dropped(Reason::StoreFull, 1),
         }
     }
 
@@ -318,50 +309,37 @@ impl<'a> Batch<'a> {
                 topic,
                 publications: &[publication],
                 publisher,
+                publisher_is_kept: false,
             },
-            false,
         )
     }
 
     /// Gives messages that a session had from Shared Subscriptions, and did not acknowledge before
-    /// it ended, to other members of their groups (MQTT 5 §4.8.2).
-    pub(super) fn pass_on(&mut self, orphans: impl Iterator<Item = Slot>) {
+    /// it ended, to other members of their groups (MQTT 5 §4.8.2). `groups` are those that the
+    /// session was in, for messages from before a restart.
+    pub(super) fn pass_on(&mut self, orphans: Vec<Slot>, groups: &[Arc<Group>]) {
         let broker = self.broker;
         let mut cx = self.context();
-        for slot in orphans {
-            let Some(message) = slot.message else {
-                continue;
-            };
-            let group = slot
-                .through
-                .as_ref()
-                .and_then(|through| through.group.as_ref());
-            let next = group.and_then(|group| {
-                group
-                    .0
-                    .choose(message.qos, broker.limits.queue_qos0, |member| {
+        let mut orphans = orphans.into_iter().peekable();
+        while orphans.peek().is_some() {
+            let page: Vec<Slot> = orphans.by_ref().take(PAGE_MESSAGES).collect();
+            for (message, through) in broker.read_back(page, cx.stats) {
+                let group = match through.as_ref().and_then(|it| it.group.as_ref()) {
+                    Some(known) => Some(&known.0),
+                    None => groups
+                        .iter()
+                        .find(|group| topic::matches(group.filter(), message.topic())),
+                };
+                let next = group.and_then(|group| {
+                    group.choose(message.qos, broker.limits.queue_qos0, |member| {
                         member.session.may_receive(message.topic())
                     })
-            });
-            let Some(member) = next else {
-                cx.tally.dropped(Reason::SessionEnded, 1);
-                continue;
-            };
-            let Terms {
-                qos,
-                retain_as_published,
-                through,
-            } = member.terms;
-            let mut state = member.session.lock();
-            let retain = message.retain && retain_as_published;
-            let qos = message.qos.min(qos);
-            let (again, by) = (Arc::clone(&message), through.clone());
-            let queued = deliver_message(&mut state, message, qos, retain, through, &mut cx);
-            if let Some(sequence) = queued.filter(|_| state.kept) {
-                let session = member.session.number();
-                broker.keep_entry(session, sequence, &again, qos, retain, by.as_ref());
+                });
+                match next {
+                    Some(member) => pass_on_to(&member, message, &mut cx),
+                    None => cx.tally.dropped(Reason::SessionEnded, 1),
+                }
             }
-            member.session.after_delivery(&mut state, cx.wakers);
         }
     }
 
@@ -386,6 +364,8 @@ impl<'a> Batch<'a> {
             journal,
         } = &mut *self.scratch;
         Context {
+            broker: self.broker,
+            durable: self.broker.store.durable(),
             limits: &self.broker.limits,
             stats: &self.broker.stats,
             now: self.broker.clock.now(),
@@ -400,4 +380,24 @@ impl<'a> Batch<'a> {
     pub fn refused(&mut self, reason: Reason, count: u64) {
         self.scratch.tally.dropped(reason, count);
     }
+}
+
+/// Gives a message that another member did not acknowledge to this one.
+fn pass_on_to(member: &Subscriber, message: Arc<Message>, cx: &mut Context<'_>) {
+    let Terms {
+        qos,
+        retain_as_published,
+        through,
+    } = &member.terms;
+    let retain = message.retain && *retain_as_published;
+    let qos = message.qos.min(*qos);
+    let mut state = member.session.lock();
+    let again = Arc::clone(&message);
+    let queued = deliver_message(&mut state, message, qos, retain, through.clone(), cx);
+    if let Some(sequence) = queued.filter(|_| state.kept) {
+        let session = member.session.number();
+        cx.broker
+            .keep_entry(session, sequence, &again, qos, retain, through.as_ref());
+    }
+    member.session.after_delivery(&mut state, cx);
 }

@@ -60,8 +60,16 @@ impl Broker {
             session.refresh_readiness(&state);
         }
         let mut state = session.lock();
-        if more && !state.ended {
+        if state.ended {
+            return false;
+        }
+        if more {
             state.replays.push_front(replay);
+        } else if state.kept
+            && let Some(&held) = state.subscriptions.get(&**replay.filter())
+        {
+            // From here on a restart need not begin it again.
+            self.keep_subscription(session.number(), replay.filter(), held, false);
         }
         state.epoch == epoch
     }

@@ -256,6 +256,7 @@ mod tests {
                 qos: QoS::AtMostOnce,
                 retain: true,
                 publisher: 0,
+                held_back: false,
             },
             Millis(0),
         ))

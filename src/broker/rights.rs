@@ -55,7 +55,7 @@ impl Broker {
                     }
                     None => {
                         let mut batch = self.batch();
-                        self.end(&session, state, &mut batch);
+                        self.end(&session, state, None, &mut batch);
                     }
                 },
             }

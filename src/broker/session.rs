@@ -88,8 +88,12 @@ pub struct State {
     pub disconnected_at: Option<Millis>,
     /// When its connection began, or the last one it had.
     pub connected_at: Millis,
-    /// Whether the store keeps it: it was begun to outlive its connection.
+    /// Whether the store keeps its queue: it was begun to outlive its connection.
     pub kept: bool,
+    /// Whether the store has a record of it; also of one that is not kept, but has a will.
+    pub recorded: bool,
+    /// Messages are being read back for it.
+    pub loading: bool,
     /// It has ended: nothing may be queued or subscribed any more.
     pub ended: bool,
 }
@@ -118,6 +122,9 @@ pub struct Link {
     pub waker: Option<Waker>,
     /// Its client does not take what was written: there is no use in waking its task for more.
     pub blocked: bool,
+    /// Its task has something to do before more can be sent: have messages read back, or wait for
+    /// the store.
+    pub stalled: bool,
     /// Messages of QoS 1 and 2 that may be in flight towards it [MQTT-3.3.4-9].
     pub receive_maximum: u16,
     /// The longest packet it accepts [MQTT-3.1.2-24].
@@ -177,6 +184,8 @@ impl Session {
                 disconnected_at: None,
                 connected_at: Millis(0),
                 kept: expiry_secs > 0,
+                recorded: false,
+                loading: false,
                 ended: false,
             }),
         };

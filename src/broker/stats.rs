@@ -54,6 +54,8 @@ pub enum Drop {
     RetainedFull,
     /// The store takes no more messages.
     StoreFull,
+    /// It cannot be read back from the store.
+    Damaged,
     /// A Topic Name beyond the limits.
     TopicInvalid,
     /// A payload that is not the UTF-8 it is declared to be.
@@ -61,7 +63,7 @@ pub enum Drop {
 }
 
 /// All reasons, with the names under which they are shown.
-pub const DROPS: [(Drop, &str); 12] = [
+pub const DROPS: [(Drop, &str); 13] = [
     (Drop::SlowReceiver, "slow_receiver"),
     (Drop::Absent, "absent"),
     (Drop::QueueFull, "queue_full"),
@@ -72,6 +74,7 @@ pub const DROPS: [(Drop, &str); 12] = [
     (Drop::ReceiveDenied, "receive_denied"),
     (Drop::RetainedFull, "retained_full"),
     (Drop::StoreFull, "store_full"),
+    (Drop::Damaged, "damaged"),
     (Drop::TopicInvalid, "topic_invalid"),
     (Drop::PayloadFormat, "payload_format"),
 ];
@@ -92,8 +95,29 @@ pub struct Stats {
     pub packets_sent: Counter,
     pub bytes_received: Counter,
     pub bytes_sent: Counter,
+    /// Bytes of the messages in all queues, wherever they are.
     pub queued_bytes: Counter,
+    /// Bytes of memory that they take.
+    pub held_bytes: Counter,
     dropped: [Counter; DROPS.len()],
+}
+
+/// What one queue adds to the broker's figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueWeight {
+    /// Bytes of topics, properties and payloads.
+    pub bytes: u64,
+    /// Bytes of memory.
+    pub held: u64,
+}
+
+impl Counter {
+    fn change(&self, before: u64, after: u64) {
+        match after.checked_sub(before) {
+            Some(more) => self.add(more),
+            None => self.sub(before - after),
+        }
+    }
 }
 
 impl Stats {
@@ -102,12 +126,10 @@ impl Stats {
         self.dropped[reason as usize].add(count);
     }
 
-    /// Notes that the bytes of one session's queue went from `before` to `after`.
-    pub fn queue_changed(&self, before: usize, after: usize) {
-        match after.checked_sub(before) {
-            Some(more) => self.queued_bytes.add(more as u64),
-            None => self.queued_bytes.sub((before - after) as u64),
-        }
+    /// Notes that one session's queue went from `before` to `after`.
+    pub fn queue_changed(&self, before: QueueWeight, after: QueueWeight) {
+        self.queued_bytes.change(before.bytes, after.bytes);
+        self.held_bytes.change(before.held, after.held);
     }
 
     /// How many were dropped for this reason.

@@ -77,18 +77,18 @@ impl Broker {
             RetainHandling::DoNotSend => false,
         };
         // A Shared Subscription receives no Retained Messages when it is made (MQTT 5 §4.8.2).
-        if wants_retained && parsed.share.is_none() {
-            self.replay_later(&mut state, parsed.filter, held);
-        }
+        let replays = wants_retained
+            && parsed.share.is_none()
+            && self.replay_later(&mut state, parsed.filter, held);
         let ticket = match state.kept {
-            true => self.keep_subscription(session.number(), request.filter, held),
+            true => self.keep_subscription(session.number(), request.filter, held, replays),
             false => Ticket::default(),
         };
         Ok((options.qos, ticket))
     }
 
     /// Puts a subscription into the session and the table.
-    fn hold(
+    pub(super) fn hold(
         &self,
         session: &Arc<Session>,
         state: &mut State,
@@ -117,9 +117,10 @@ impl Broker {
         state.subscriptions.insert(written, held);
     }
 
-    fn replay_later(&self, state: &mut State, filter: &str, held: Held) {
+    /// Has a subscription receive the Retained Messages that match it; false if there are none.
+    pub(super) fn replay_later(&self, state: &mut State, filter: &str, held: Held) -> bool {
         if !topic::has_wildcard(filter) && self.retained.get(filter).is_none() {
-            return;
+            return false;
         }
         // A filter that is subscribed again before its messages are through starts over once.
         state.replays.retain(|replay| **replay.filter() != *filter);
@@ -128,6 +129,7 @@ impl Broker {
             terms(held, None),
             held.options.no_local,
         ));
+        true
     }
 
     /// Ends a subscription; the answer is what UNSUBACK says [MQTT-3.11.3-2], and the ticket that
@@ -185,6 +187,7 @@ fn terms(held: Held, group: Option<Arc<Group>>) -> Terms {
         Arc::new(Through {
             identifiers,
             group: group.map(GroupRef),
+            some_group: false,
         })
     });
     Terms {

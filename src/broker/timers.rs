@@ -25,6 +25,8 @@ pub(super) enum Kind {
     Expiry,
     /// The will is published if the session has no connection.
     Will,
+    /// What the session acknowledged is kept; it was too early for that when its connection ended.
+    Progress,
 }
 
 struct Timer {
@@ -80,6 +82,7 @@ impl Broker {
     /// Advances the clock and does what has become due. Called a few times a second.
     pub fn tick(&self) {
         let now = self.clock.advance();
+        let mut early = Vec::new();
         loop {
             let Some(timer) = self.timers.lock().pop_due(now) else {
                 break;
@@ -91,7 +94,12 @@ impl Broker {
                 Kind::Silence => self.silence(&session, timer.epoch, now),
                 Kind::Expiry => self.expire(&session, timer.epoch),
                 Kind::Will => self.will_due(&session, timer.epoch),
+                Kind::Progress => early.push(session),
             }
+        }
+        // Not in the loop: what is still too early now is due again at once.
+        for session in early {
+            self.keep_rest(&session);
         }
         let mut after = self.retained_looked_at.lock();
         *after = self

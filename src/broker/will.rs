@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use tidings_protocol::mqtt::{self, Properties, PropertiesBuilder, Property};
+use tidings_protocol::mqtt::{self, Properties, PropertiesBuilder, Property, QoS};
 
 use super::clock::Millis;
 use super::message::{Message, MessageParts};
+use crate::store;
 
 /// A will, from CONNECT until it is published or cancelled.
 #[derive(Debug, Clone)]
@@ -30,6 +31,7 @@ impl Will {
                 qos: will.qos,
                 retain: will.retain,
                 publisher,
+                held_back: false,
             },
             now,
         );
@@ -44,6 +46,30 @@ impl Will {
             message: Arc::new(message),
             properties: properties.as_properties().as_bytes().into(),
             delay_secs: will.properties.will_delay_interval().unwrap_or(0),
+        }
+    }
+
+    /// The will that was kept.
+    pub fn from_stored(stored: &store::Will, publisher: u64) -> Will {
+        let properties = Properties::from_stored(&stored.properties);
+        let mut message = Message::new(
+            &MessageParts {
+                topic: &stored.topic,
+                properties,
+                payload: &stored.payload,
+                shared_payload: None,
+                qos: QoS::from_u8(stored.qos).unwrap_or(QoS::ExactlyOnce),
+                retain: stored.retain,
+                publisher,
+                held_back: false,
+            },
+            Millis(0),
+        );
+        message.expires_at = None;
+        Will {
+            message: Arc::new(message),
+            properties: stored.properties.clone(),
+            delay_secs: stored.delay_secs,
         }
     }
 

@@ -27,17 +27,13 @@ impl From<&config::StoreConfig> for Options {
 }
 
 /// Opens the store that `config` asks for, with everything that was kept in it. Takes as long as
-/// reading the log since the last checkpoint takes. A store in memory keeps bodies up to
-/// `memory_bytes_max`.
+/// reading the log since the last checkpoint takes.
 ///
 /// # Errors
 /// Those of [`DurableStore::open`].
-pub fn open(
-    config: &config::StoreConfig,
-    memory_bytes_max: u64,
-) -> Result<(Arc<dyn Store>, Recovered), StoreError> {
+pub fn open(config: &config::StoreConfig) -> Result<(Arc<dyn Store>, Recovered), StoreError> {
     if config.durability == config::Durability::Memory {
-        let (store, recovered) = MemoryStore::new(memory_bytes_max);
+        let (store, recovered) = MemoryStore::new();
         return Ok((Arc::new(store), recovered));
     }
     let (store, recovered) = DurableStore::open(&Options::from(config))?;

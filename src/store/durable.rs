@@ -22,7 +22,6 @@ use super::log::format::{GROUP_MARK_LEN, RECORD_HEADER_LEN, RecordHeader};
 use super::log::needs::Needs;
 use super::log::pending::Group;
 use super::log::{Log, LogOptions, Position};
-use super::memory::adds_message;
 use super::open::{Parts, open_parts};
 use super::record::decode;
 use super::sled::SledTable;
@@ -235,12 +234,19 @@ fn run_upkeep(mut upkeep: Upkeep) -> Result<(), Failure> {
 impl Store for DurableStore {
     fn append(&self, records: &[Record<'_>]) -> Result<Appended, StoreError> {
         self.log.progress.check()?;
-        if let Some(free_bytes) = self.control.disk_low()
-            && records.iter().any(adds_message)
-        {
-            return Err(StoreError::DiskLow { free_bytes });
-        }
         self.log.append(records, self.commit_bytes_max)
+    }
+
+    fn admit(&self) -> Result<(), StoreError> {
+        self.log.progress.check()?;
+        match self.control.disk_low() {
+            Some(free_bytes) => Err(StoreError::DiskLow { free_bytes }),
+            None => Ok(()),
+        }
+    }
+
+    fn is_in_memory(&self) -> bool {
+        false
     }
 
     fn durable(&self) -> Ticket {

@@ -14,9 +14,6 @@ pub enum StoreError {
     /// Free disk space is below `store.disk_free_min`.
     #[error("only {free_bytes} bytes are free on the disk: no new messages are taken")]
     DiskLow { free_bytes: u64 },
-    /// A store in memory has reached its limit.
-    #[error("the queues in memory have reached their limit of {limit_bytes} bytes")]
-    Full { limit_bytes: u64 },
     /// A record is larger than the log can hold.
     #[error("a record of {bytes} bytes is larger than the log can hold")]
     TooLarge { bytes: usize },

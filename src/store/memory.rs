@@ -1,7 +1,7 @@
 //! The store in memory: the same records and the same state over a log that is never written.
 //!
 //! Everything is "durable" when `append` returns. A body is kept while a queue entry or a
-//! Retained Message needs it, and the sum of the bodies has a limit.
+//! Retained Message needs it. How much that may be is for those to say who append.
 
 use std::path::Path;
 use std::task::Waker;
@@ -20,7 +20,6 @@ use super::{
 
 /// A store that forgets everything when it is dropped.
 pub struct MemoryStore {
-    bytes_max: u64,
     inner: Mutex<Inner>,
     progress: Progress,
 }
@@ -34,12 +33,11 @@ struct Inner {
 }
 
 impl MemoryStore {
-    /// An empty store that keeps message bodies up to `bytes_max` bytes in all.
-    pub fn new(bytes_max: u64) -> (MemoryStore, Recovered) {
+    /// An empty store.
+    pub fn new() -> (MemoryStore, Recovered) {
         let state = State::new();
         let recovered = state.recovered(epoch(), Report::default());
         let store = MemoryStore {
-            bytes_max,
             inner: Mutex::new(Inner {
                 next_offset: state.next_offset,
                 state,
@@ -72,11 +70,6 @@ impl Store for MemoryStore {
     fn append(&self, records: &[Record<'_>]) -> Result<Appended, StoreError> {
         self.progress.check()?;
         let mut inner = self.inner.lock();
-        if inner.bodies.bytes > self.bytes_max && records.iter().any(adds_message) {
-            return Err(StoreError::Full {
-                limit_bytes: self.bytes_max,
-            });
-        }
         let first_offset = inner.next_offset;
         for record in records {
             inner.apply(record);
@@ -89,6 +82,14 @@ impl Store for MemoryStore {
             ticket,
             first_offset,
         })
+    }
+
+    fn admit(&self) -> Result<(), StoreError> {
+        self.progress.check()
+    }
+
+    fn is_in_memory(&self) -> bool {
+        true
     }
 
     fn durable(&self) -> Ticket {
@@ -146,7 +147,7 @@ impl Store for MemoryStore {
 }
 
 /// Whether a record adds something that takes space until it is acknowledged.
-pub(crate) fn adds_message(record: &Record<'_>) -> bool {
+fn adds_message(record: &Record<'_>) -> bool {
     match record {
         Record::Message(message) => {
             message.retained == Retained::Set || !message.targets.is_empty()

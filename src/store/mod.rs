@@ -104,10 +104,19 @@ pub trait Store: Send + Sync + 'static {
     /// Adds records at the end of the log, all or none, in order. Does not wait for the disk.
     ///
     /// # Errors
-    /// [`StoreError::Failed`] after the store was poisoned; [`StoreError::DiskLow`] and
-    /// [`StoreError::Full`] for batches that would add messages (those that only acknowledge or
-    /// remove are taken even then); [`StoreError::TooLarge`] for a record no segment can hold.
+    /// [`StoreError::Failed`] after the store was poisoned; [`StoreError::TooLarge`] for a record no
+    /// segment can hold. Space is no reason: see [`Store::admit`].
     fn append(&self, records: &[Record<'_>]) -> Result<Appended, StoreError>;
+
+    /// Whether there is room for new messages; asked before one is accepted, so that an append need
+    /// not be refused when half of its work is done. Cheap.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`], [`StoreError::DiskLow`].
+    fn admit(&self) -> Result<(), StoreError>;
+
+    /// Whether what it keeps takes memory, and a restart forgets it.
+    fn is_in_memory(&self) -> bool;
 
     /// The last append that is safe. An atomic load.
     fn durable(&self) -> Ticket;

@@ -626,8 +626,8 @@ impl World {
                     }
                 }
             }
-            let open = self.open_duties();
-            quiet = if busy || (!open.is_empty() && Instant::now() < end) {
+            let open = !self.open_duties().is_empty() || self.awaits_answers();
+            quiet = if busy || (open && Instant::now() < end) {
                 0
             } else {
                 quiet + 1
@@ -636,13 +636,14 @@ impl World {
         if let Some(problem) = self.open_duties().into_iter().next() {
             self.fail(&problem);
         }
-        if self
-            .actors
-            .iter()
-            .any(|actor| actor.connection.is_some() && !actor.outgoing.is_empty())
-        {
+        if self.awaits_answers() {
             self.fail("a publish was never acknowledged");
         }
+    }
+
+    fn awaits_answers(&self) -> bool {
+        let awaits = |actor: &Actor| actor.connection.is_some() && !actor.outgoing.is_empty();
+        self.actors.iter().any(awaits)
     }
 
     fn open_duties(&self) -> Vec<String> {

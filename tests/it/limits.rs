@@ -291,18 +291,27 @@ async fn absent_session(broker: &Broker, id: &str) {
     client.disconnect().await;
 }
 
-/// The messages that `id` finds when it returns.
-async fn backlog(broker: &Broker, id: &str) -> Vec<String> {
+/// The messages that `id` finds when it returns, `at_least` so many. They are read back from the
+/// store while the connection goes on, so a fence alone would not wait for them.
+async fn backlog(broker: &Broker, id: &str, at_least: usize) -> Vec<String> {
     let mut client = broker.connect(Connect::v5(id).persistent()).await;
     assert!(client.connack.session_present);
-    client.fence().await;
-    client.send(Packet::PingReq).await;
     let mut found = Vec::new();
-    while let Packet::Publish(publish) = client.next().await {
-        client.acknowledge(&publish).await;
-        found.push(publish.text().to_owned());
+    let mut fenced = false;
+    loop {
+        if found.len() >= at_least && !fenced {
+            client.send(Packet::PingReq).await;
+            fenced = true;
+        }
+        match client.next().await {
+            Packet::Publish(publish) => {
+                client.acknowledge(&publish).await;
+                found.push(publish.text().to_owned());
+            }
+            Packet::PingResp if fenced => return found,
+            other => client.fail(&format!("{other:?}")),
+        }
     }
-    found
 }
 
 fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
@@ -318,9 +327,9 @@ async fn a_full_queue_drops_the_newest() {
     for number in 0..15 {
         publisher.publish_text("t", &number.to_string(), 1).await;
     }
-    assert_eq!(backlog(&broker, "absent").await, numbers(0..10));
+    assert_eq!(backlog(&broker, "absent", 10).await, numbers(0..10));
     publisher.publish_text("t", "room again", 1).await;
-    assert_eq!(backlog(&broker, "absent").await, ["room again"]);
+    assert_eq!(backlog(&broker, "absent", 1).await, ["room again"]);
 }
 
 /// Or the oldest, if that is configured.
@@ -333,7 +342,7 @@ async fn a_full_queue_may_drop_the_oldest() {
     for number in 0..15 {
         publisher.publish_text("t", &number.to_string(), 1).await;
     }
-    assert_eq!(backlog(&broker, "absent").await, numbers(5..15));
+    assert_eq!(backlog(&broker, "absent", 10).await, numbers(5..15));
 }
 
 /// The limit in bytes works alike.
@@ -347,7 +356,7 @@ async fn a_queue_is_limited_in_bytes() {
             .publish_text("t", &format!("{number:010000}"), 1)
             .await;
     }
-    let found = backlog(&broker, "absent").await;
+    let found = backlog(&broker, "absent", 4).await;
     assert!(
         (4..=7).contains(&found.len()),
         "{} messages of 10,000 bytes in 64 KiB",

@@ -112,6 +112,12 @@ impl SubscriptionOptions {
             }
             | (self.retain_handling as u8) << Self::RETAIN_HANDLING_SHIFT
     }
+
+    /// What [`as_byte`](SubscriptionOptions::as_byte) gave earlier, for instance from a
+    /// subscription that was stored; none if the byte is none of those.
+    pub fn from_stored(byte: u8) -> Option<SubscriptionOptions> {
+        SubscriptionOptions::from_byte(Version::V5, byte).ok()
+    }
 }
 
 impl<'a> Subscribe<'a> {

@@ -40,7 +40,7 @@ pub(crate) fn broker_with(change: impl FnOnce(&mut LimitsConfig)) -> Broker {
         mqtt, mut limits, ..
     } = CONFIG.clone();
     change(&mut limits);
-    let (store, _) = MemoryStore::new(limits.memory_queue_bytes_max);
+    let (store, _) = MemoryStore::new();
     Broker::new(mqtt, limits, Arc::new(store))
 }
 
@@ -234,8 +234,9 @@ impl<'b> Client<'b> {
             topic,
             publications,
             publisher: self.session.number(),
+            publisher_is_kept: false,
         };
-        Ok(batch.publish(&route, &run, false)?.matched)
+        Ok(batch.publish(&route, &run)?.matched)
     }
 
     /// Everything that the broker has for this client now, Retained Messages included.
@@ -252,7 +253,11 @@ impl<'b> Client<'b> {
                 self.broker
                     .collect(&self.session, self.epoch, &mut out, Waker::noop())?;
             self.take(&out, &mut got);
+            if waiting.page {
+                self.broker.load_page(&self.session, self.epoch);
+            }
             let again = waiting.messages
+                || waiting.page
                 || waiting.replays && self.broker.replay(&self.session, self.epoch);
             if !again {
                 return Ok(got);

@@ -153,6 +153,17 @@ impl SubscriptionTable {
         left
     }
 
+    /// The group of a Shared Subscription.
+    pub fn group(&self, share: &str, filter: &str) -> Option<Arc<Group>> {
+        let mut filters = self.filters.write();
+        let set = if topic::has_wildcard(filter) {
+            filters.wildcard.get_mut(filter).map(|set| &*set)
+        } else {
+            filters.exact.get(filter)
+        };
+        set?.find_group(share).map(Arc::clone)
+    }
+
     /// Everybody who is subscribed to `topic`, each session once.
     pub fn matches(&self, topic: &str) -> Matched {
         let filters = self.filters.read();

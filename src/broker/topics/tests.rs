@@ -139,6 +139,7 @@ impl Both {
                 through: Some(Arc::new(Through {
                     identifiers,
                     group: Option::map(group, GroupRef),
+                    some_group: false,
                 })),
             },
             no_local: entry.no_local,

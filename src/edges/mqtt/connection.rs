@@ -311,12 +311,18 @@ impl Connection {
                 let watched = broker.watch(&client.session, client.epoch, cx.waker());
                 watched.map(|()| Waiting {
                     messages: true,
-                    replays: false,
+                    ..Waiting::default()
                 })
             } else {
                 broker.collect(&client.session, client.epoch, &mut client.out, cx.waker())
             };
             let waiting = waiting.map_err(Farewell::Closing)?;
+            if waiting.page {
+                // Wakes this task when it is done.
+                let (broker, session) = (Arc::clone(&broker), Arc::clone(&client.session));
+                let epoch = client.epoch;
+                tokio::task::spawn_blocking(move || broker.load_page(&session, epoch));
+            }
             let mut written = 0;
             while !client.out.is_empty() {
                 let mut slices = [IoSlice::new(&[]); 16];

@@ -223,11 +223,12 @@ impl<'d> Publishes<'d> {
             topic,
             publications: &self.publications,
             publisher: client.session.number(),
+            publisher_is_kept: client.expiry_secs > 0,
         };
         let routes = client.routes.get_or_insert_default();
         let published = batch
             .route(&client.principal, topic, routes)
-            .and_then(|route| batch.publish(&route, &run, client.expiry_secs > 0));
+            .and_then(|route| batch.publish(&route, &run));
         match published {
             Ok(published) => {
                 let reason = if published.matched == 0 && client.version.is_v5() {

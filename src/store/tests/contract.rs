@@ -16,7 +16,7 @@ use crate::store::{
 
 /// Runs `check` with each kind of store.
 fn each_store(check: fn(&dyn Store, &dyn Fn() -> Recovered)) {
-    let (memory, _) = MemoryStore::new(1 << 30);
+    let (memory, _) = MemoryStore::new();
     check(&memory, &|| memory.recovered());
     for durability in [
         Durability::Fsync,
@@ -310,32 +310,4 @@ fn many_threads_at_once() {
             .collect();
         assert_eq!(seqs, expected);
     }
-}
-
-#[test]
-fn a_store_in_memory_has_a_limit() {
-    let (store, _) = MemoryStore::new(10_000);
-    append(&store, &[session_put(1)]);
-    let payload = vec![0; 4_000];
-    let mut refused = 0;
-    for seq in 0..10 {
-        let targets = [target(1, seq)];
-        if store
-            .append(&[Record::Message(message(&payload, &targets))])
-            .is_err()
-        {
-            refused += 1;
-        }
-    }
-    assert_eq!(refused, 7);
-    let ranges = [SeqRange { first: 0, last: 9 }];
-    append(
-        &store,
-        &[Record::Done {
-            session: 1,
-            ranges: List::Given(&ranges),
-        }],
-    );
-    let targets = [target(1, 20)];
-    append(&store, &[Record::Message(message(&payload, &targets))]);
 }

@@ -8,15 +8,26 @@
 //! it is done [MQTT-2.2.1-4]: a number whose identifier somebody still has in flight, because one
 //! message stays unacknowledged while thousands after it do not, is passed over.
 //!
-//! A pure state machine: it sends nothing, and knows neither time nor limits.
+//! A session that outlives its connection need not have its messages in memory: [`body`] lets go
+//! of those that the store can give back, and takes them in again page by page.
+//!
+//! A pure state machine: it sends nothing, reads nothing, and knows neither time nor limits.
+
+mod body;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tidings_protocol::mqtt::{PacketId, QoS};
 
+pub use body::{Body, PAGE_BYTES, PAGE_MESSAGES};
+
 use super::message::Message;
 use super::shared::Origin;
+use super::stats::QueueWeight;
+use crate::store::Ticket;
 
 /// Packet Identifiers there are.
 const IDENTIFIERS: u64 = 65_535;
@@ -31,6 +42,15 @@ pub struct Through {
     pub identifiers: Option<Arc<[u32]>>,
     /// The Shared Subscription, by its address.
     pub group: Option<GroupRef>,
+    /// It came through a Shared Subscription, before a restart that forgot through which.
+    pub some_group: bool,
+}
+
+impl Through {
+    /// Whether it came through a Shared Subscription.
+    pub fn is_shared(&self) -> bool {
+        self.group.is_some() || self.some_group
+    }
 }
 
 /// A group by identity.
@@ -66,8 +86,8 @@ pub enum Progress {
 /// A message of QoS 1 or 2 on its way to one session, or one of QoS 0 that waits with them.
 #[derive(Debug)]
 pub struct Slot {
-    /// The message; none where it will never be needed again.
-    pub message: Option<Arc<Message>>,
+    /// Where the message is.
+    pub body: Body,
     /// Which subscription it came through, where that matters.
     pub through: Option<Arc<Through>>,
     /// How far it has got.
@@ -81,8 +101,21 @@ pub struct Slot {
 }
 
 impl Slot {
-    fn size(&self) -> usize {
-        self.message.as_ref().map_or(0, |message| message.size())
+    /// A message that was never sent.
+    pub fn waiting(body: Body, through: Option<Arc<Through>>, qos: QoS, retain: bool) -> Slot {
+        Slot {
+            body,
+            through,
+            progress: Progress::Queued,
+            qos,
+            retain,
+            dup: false,
+        }
+    }
+
+    /// The Subscription Identifiers to send along.
+    pub fn identifiers(&self) -> Option<&[u32]> {
+        self.through.as_ref()?.identifiers.as_deref()
     }
 
     /// Whether its Packet Identifier has been sent, so that no other message may have it.
@@ -97,7 +130,7 @@ impl Slot {
     /// Stands for a number that is not used.
     fn passed_over() -> Slot {
         Slot {
-            message: None,
+            body: Body::None,
             through: None,
             progress: Progress::Done,
             qos: QoS::AtMostOnce,
@@ -124,6 +157,21 @@ pub enum Acknowledgement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotInFlight;
 
+/// The answer of [`Outgoing::next`].
+#[derive(Debug)]
+pub enum Next<'q> {
+    /// This one is to be sent, with this Packet Identifier.
+    Send(&'q mut Slot, PacketId),
+    /// Nothing waits.
+    Nothing,
+    /// The receiver has to acknowledge something first.
+    Window,
+    /// The message has to be read back from the store first.
+    Page,
+    /// The message may not be sent before the store has this ticket.
+    Hold(Ticket),
+}
+
 /// The queue.
 #[derive(Debug, Default)]
 pub struct Outgoing {
@@ -137,6 +185,16 @@ pub struct Outgoing {
     /// Slots that are done, behind one that is not.
     done: usize,
     bytes: usize,
+    /// Bytes of memory that the messages of [`Body::Held`] take.
+    held: usize,
+    /// How many slots are [`Body::Stored`].
+    stored: usize,
+    /// No slot from `next` up to this sequence number is [`Body::Stored`].
+    loaded_to: u64,
+    /// Slots whose message is to leave the memory as soon as the store has it.
+    spilling: VecDeque<u64>,
+    /// Every number that was ever sent is below this one.
+    sent_to: u64,
     /// What became of entries since it was last asked for; none if nobody keeps a record of it.
     finished: Option<Vec<Finished>>,
 }
@@ -146,8 +204,8 @@ pub struct Outgoing {
 pub struct Finished {
     /// Its sequence number.
     pub sequence: u64,
-    /// Its message.
-    pub message: Option<Arc<Message>>,
+    /// Its message, if the store did not have it yet.
+    pub early: Option<Arc<Message>>,
     /// Whether PUBREL is still to be acknowledged; otherwise nothing is left to do.
     pub released: bool,
 }
@@ -184,9 +242,27 @@ impl Outgoing {
         self.slots.len()
     }
 
-    /// Bytes of the messages kept here.
+    /// Bytes of the topics, properties and payloads of what is not complete, wherever they are.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of memory that messages take here.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// What it adds to the broker's figures.
+    pub fn weight(&self) -> QueueWeight {
+        QueueWeight {
+            bytes: self.bytes as u64,
+            held: self.held as u64,
+        }
+    }
+
+    /// Every number that was ever sent is below this one.
+    pub fn sent_to(&self) -> u64 {
+        self.sent_to.max(self.base + self.next as u64)
     }
 
     /// Messages sent and not complete.
@@ -215,7 +291,8 @@ impl Outgoing {
             self.slots.push_back(Slot::passed_over());
             self.done += 1;
         }
-        self.bytes += slot.size();
+        self.bytes += slot.body.bytes();
+        self.held += slot.body.held();
         self.slots.push_back(slot);
         self.base + self.slots.len() as u64 - 1
     }
@@ -237,36 +314,45 @@ impl Outgoing {
     }
 
     /// The next message to send: marked as sent, with its Packet Identifier. A released one wants
-    /// PUBREL instead of PUBLISH. None if nothing waits or the window is full.
+    /// PUBREL instead of PUBLISH. `durable` is what the store has.
     ///
     /// What `drop` says true to is completed without being sent.
     pub fn next(
         &mut self,
         receive_maximum: u16,
-        mut drop: impl FnMut(&Slot) -> bool,
-    ) -> Option<(&mut Slot, PacketId)> {
+        durable: Ticket,
+        mut drop: impl FnMut(&Slot, &Message) -> bool,
+    ) -> Next<'_> {
         while self.next < self.slots.len() {
             let at = self.next;
             let id = packet_id(self.base + at as u64);
             let slot = &self.slots[at];
-            match slot.progress {
-                Progress::Done | Progress::Sent | Progress::Released(true) => {
+            match (slot.progress, &slot.body) {
+                (Progress::Done | Progress::Sent | Progress::Released(true), _) => {
                     self.next += 1;
                     continue;
                 }
-                Progress::Queued if drop(slot) => {
-                    self.next += 1;
-                    self.complete(at);
-                    continue;
+                (Progress::Queued, Body::Held(message)) => {
+                    if slot.qos == QoS::ExactlyOnce && message.hold() > durable {
+                        return Next::Hold(message.hold());
+                    }
+                    if drop(slot, message) {
+                        self.next += 1;
+                        self.complete(at);
+                        continue;
+                    }
                 }
-                Progress::Queued | Progress::Released(false) => {}
+                (Progress::Queued | Progress::Released(false), _) => {}
             }
             if self.inflight >= usize::from(receive_maximum)
                 || self
                     .same_identifier(at)
                     .any(|slot| slot.progress != Progress::Done)
             {
-                return None;
+                return Next::Window;
+            }
+            if let Body::Stored { .. } = slot.body {
+                return Next::Page;
             }
             self.next += 1;
             let slot = &mut self.slots[at];
@@ -276,9 +362,9 @@ impl Outgoing {
             };
             // QoS 0 has no acknowledgement to wait for.
             self.inflight += usize::from(slot.qos != QoS::AtMostOnce);
-            return Some((slot, id));
+            return Next::Send(slot, id);
         }
-        None
+        Next::Nothing
     }
 
     /// Completes QoS 0 messages that [`Outgoing::next`] gave out.
@@ -300,18 +386,7 @@ impl Outgoing {
     }
 
     fn complete(&mut self, at: usize) {
-        let slot = &mut self.slots[at];
-        self.bytes -= slot.size();
-        slot.progress = Progress::Done;
-        let message = slot.message.take();
-        slot.through = None;
-        if let Some(finished) = &mut self.finished {
-            finished.push(Finished {
-                sequence: self.base + at as u64,
-                message,
-                released: false,
-            });
-        }
+        self.finish(at, Progress::Done);
         self.done += 1;
         while self
             .slots
@@ -328,10 +403,31 @@ impl Outgoing {
         }
     }
 
+    /// The message of a slot is needed no more.
+    fn finish(&mut self, at: usize, progress: Progress) {
+        let slot = &mut self.slots[at];
+        slot.progress = progress;
+        if progress == Progress::Done {
+            slot.through = None;
+        }
+        let body = self.replace_body(at, Body::None);
+        if let Some(finished) = &mut self.finished {
+            let early = match body {
+                Body::Held(message) if message.offset().is_none() => Some(message),
+                _ => None,
+            };
+            finished.push(Finished {
+                sequence: self.base + at as u64,
+                early,
+                released: progress != Progress::Done,
+            });
+        }
+    }
+
     /// Takes in what the receiver says of the message with this Packet Identifier.
     pub fn acknowledge(&mut self, what: Acknowledgement, id: PacketId) -> Result<(), NotInFlight> {
         let at = self.position(id).ok_or(NotInFlight)?;
-        let slot = &mut self.slots[at];
+        let slot = &self.slots[at];
         match (what, slot.qos, slot.progress) {
             (Acknowledgement::Ack, QoS::AtLeastOnce, Progress::Sent)
             | (Acknowledgement::Refused, QoS::ExactlyOnce, Progress::Sent)
@@ -342,16 +438,7 @@ impl Outgoing {
             }
             (Acknowledgement::Received, QoS::ExactlyOnce, Progress::Sent) => {
                 // The payload is the receiver's now; only the identifier is still needed.
-                self.bytes -= slot.size();
-                slot.progress = Progress::Released(true);
-                let message = slot.message.take();
-                if let Some(finished) = &mut self.finished {
-                    finished.push(Finished {
-                        sequence: self.base + at as u64,
-                        message,
-                        released: true,
-                    });
-                }
+                self.finish(at, Progress::Released(true));
                 Ok(())
             }
             (Acknowledgement::Received, QoS::ExactlyOnce, Progress::Released(_)) => Ok(()),
@@ -362,6 +449,7 @@ impl Outgoing {
     /// The connection is gone: what was sent and not acknowledged will be sent again, in the same
     /// order and with the same Packet Identifiers [MQTT-4.4.0-1].
     pub fn restart(&mut self) {
+        self.sent_to = self.sent_to();
         for slot in self.slots.iter_mut().take(self.next) {
             match slot.progress {
                 Progress::Sent => {
@@ -374,6 +462,7 @@ impl Outgoing {
         }
         self.next = 0;
         self.inflight = 0;
+        self.spill_everything();
     }
 
     /// Takes the oldest message that was never sent out of the queue, to make room.
@@ -387,19 +476,15 @@ impl Outgoing {
         oldest.is_some()
     }
 
-    /// Takes messages that were never sent out of the queue, if `unwanted`; answers how many.
+    /// Takes messages that were never sent out of the queue, if `unwanted`; answers how many. Those
+    /// that are in the store alone are not looked at.
     pub fn drop_waiting(&mut self, unwanted: impl Fn(&Message) -> bool) -> u64 {
         let mut dropped = 0;
         let mut at = self.next;
         while at < self.slots.len() {
             let slot = &self.slots[at];
             let waits = slot.progress == Progress::Queued && !slot.dup;
-            if waits
-                && slot
-                    .message
-                    .as_ref()
-                    .is_some_and(|message| unwanted(message))
-            {
+            if waits && slot.body.message().is_some_and(|message| unwanted(message)) {
                 let before = self.slots.len();
                 self.complete(at);
                 dropped += 1;
@@ -422,223 +507,11 @@ impl Outgoing {
         self.inflight = 0;
         self.done = 0;
         self.bytes = 0;
+        self.held = 0;
+        self.stored = 0;
+        self.spilling = VecDeque::new();
         slots
             .into_iter()
             .filter(|slot| slot.progress != Progress::Done)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn slot(qos: QoS) -> Slot {
-        Slot {
-            message: None,
-            through: None,
-            progress: Progress::Queued,
-            qos,
-            retain: false,
-            dup: false,
-        }
-    }
-
-    fn send(queue: &mut Outgoing, window: u16) -> Vec<(u16, bool, Progress)> {
-        let mut sent = Vec::new();
-        while let Some((slot, id)) = queue.next(window, |_| false) {
-            let (dup, progress, qos) = (slot.dup, slot.progress, slot.qos);
-            if qos == QoS::AtMostOnce {
-                queue.complete_qos0(id);
-            }
-            sent.push((id.get(), dup, progress));
-        }
-        sent
-    }
-
-    fn id(value: u16) -> PacketId {
-        PacketId::new(value).expect("not 0")
-    }
-
-    #[test]
-    fn the_window_bounds_what_is_in_flight() {
-        let mut queue = Outgoing::default();
-        for _ in 0..5 {
-            queue.push(slot(QoS::AtLeastOnce));
-        }
-        assert_eq!(send(&mut queue, 2).len(), 2);
-        assert_eq!(send(&mut queue, 2).len(), 0);
-        queue
-            .acknowledge(Acknowledgement::Ack, id(2))
-            .expect("in flight");
-        assert_eq!(send(&mut queue, 2), [(3, false, Progress::Sent)]);
-    }
-
-    #[test]
-    fn a_restart_sends_again_in_order_with_the_same_identifiers() {
-        let mut queue = Outgoing::default();
-        for qos in [
-            QoS::AtLeastOnce,
-            QoS::ExactlyOnce,
-            QoS::ExactlyOnce,
-            QoS::AtLeastOnce,
-        ] {
-            queue.push(slot(qos));
-        }
-        send(&mut queue, 3);
-        queue
-            .acknowledge(Acknowledgement::Received, id(2))
-            .expect("in flight");
-        queue.restart();
-        assert_eq!(
-            send(&mut queue, 10),
-            [
-                (1, true, Progress::Sent),
-                (2, false, Progress::Released(true)),
-                (3, true, Progress::Sent),
-                (4, false, Progress::Sent),
-            ]
-        );
-    }
-
-    #[test]
-    fn an_identifier_in_flight_is_passed_over() {
-        let mut queue = Outgoing::default();
-        queue.push(slot(QoS::AtLeastOnce));
-        assert_eq!(send(&mut queue, 10), [(1, false, Progress::Sent)]);
-        for number in 1..200_000_u64 {
-            queue.push(slot(QoS::AtLeastOnce));
-            let sent = send(&mut queue, 10);
-            assert_eq!(sent.len(), 1, "after {number}");
-            assert_ne!(sent[0].0, 1);
-            queue
-                .acknowledge(Acknowledgement::Ack, id(sent[0].0))
-                .expect("in flight");
-        }
-        queue
-            .acknowledge(Acknowledgement::Ack, id(1))
-            .expect("in flight");
-        assert!(queue.is_empty());
-    }
-
-    #[test]
-    fn an_acknowledgement_must_fit_the_state() {
-        let mut queue = Outgoing::default();
-        queue.push(slot(QoS::AtLeastOnce));
-        queue.push(slot(QoS::ExactlyOnce));
-        assert_eq!(
-            queue.acknowledge(Acknowledgement::Ack, id(1)),
-            Err(NotInFlight)
-        );
-        send(&mut queue, 10);
-        assert_eq!(
-            queue.acknowledge(Acknowledgement::Received, id(1)),
-            Err(NotInFlight)
-        );
-        assert_eq!(
-            queue.acknowledge(Acknowledgement::Complete, id(2)),
-            Err(NotInFlight)
-        );
-        assert_eq!(
-            queue.acknowledge(Acknowledgement::Ack, id(3)),
-            Err(NotInFlight)
-        );
-        assert_eq!(queue.acknowledge(Acknowledgement::Received, id(2)), Ok(()));
-        assert_eq!(queue.acknowledge(Acknowledgement::Received, id(2)), Ok(()));
-        assert_eq!(queue.acknowledge(Acknowledgement::Complete, id(2)), Ok(()));
-        assert_eq!(
-            queue.acknowledge(Acknowledgement::Complete, id(2)),
-            Err(NotInFlight)
-        );
-        assert_eq!(queue.acknowledge(Acknowledgement::Ack, id(1)), Ok(()));
-        assert!(queue.is_empty());
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Push(u8),
-        Send(u16),
-        Finish(usize),
-        Receive(usize),
-        Restart,
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            3 => (0u8..3).prop_map(Step::Push),
-            3 => (1u16..20).prop_map(Step::Send),
-            3 => any::<usize>().prop_map(Step::Finish),
-            2 => any::<usize>().prop_map(Step::Receive),
-            1 => Just(Step::Restart),
-        ]
-    }
-
-    proptest! {
-        /// Against a model that keeps what is unacknowledged in a plain list: identifiers in
-        /// flight are unique, order is kept, nothing is lost, the window holds.
-        #[test]
-        fn agrees_with_a_plain_list(steps in proptest::collection::vec(step(), 1..400), start in 0u64..200_000) {
-            let mut queue = Outgoing { base: start, ..Outgoing::default() };
-            // (sequence number, qos, released) of what was sent and is not complete.
-            let mut flight: Vec<(u64, QoS, bool)> = Vec::new();
-            let mut waiting: VecDeque<(u64, QoS, bool, bool)> = VecDeque::new();
-            let mut sequence = start;
-            for step in steps {
-                match step {
-                    Step::Push(qos) => {
-                        let qos = QoS::from_u8(qos).expect("0 to 2");
-                        queue.push(slot(qos));
-                        waiting.push_back((sequence, qos, false, false));
-                        sequence += 1;
-                    }
-                    Step::Send(window) => {
-                        for (id, dup, progress) in send(&mut queue, window) {
-                            let (number, qos, sent_before, released) =
-                                waiting.pop_front().expect("only what waits is sent");
-                            prop_assert_eq!(u64::from(id), number % 65_535 + 1);
-                            // PUBREL, which is all that is sent of a released one, has no DUP.
-                            prop_assert!(released || dup == sent_before);
-                            prop_assert_eq!(progress == Progress::Released(true), released);
-                            if qos != QoS::AtMostOnce {
-                                flight.push((number, qos, released));
-                                prop_assert!(flight.len() <= usize::from(window));
-                            }
-                        }
-                        prop_assert_eq!(queue.inflight(), flight.len());
-                        prop_assert_eq!(queue.len(), flight.len() + waiting.len());
-                    }
-                    Step::Finish(which) if !flight.is_empty() => {
-                        let (number, qos, released) = flight.remove(which % flight.len());
-                        let id = packet_id(number);
-                        if qos == QoS::AtLeastOnce {
-                            prop_assert_eq!(queue.acknowledge(Acknowledgement::Ack, id), Ok(()));
-                        } else {
-                            if !released {
-                                prop_assert_eq!(queue.acknowledge(Acknowledgement::Received, id), Ok(()));
-                            }
-                            prop_assert_eq!(queue.acknowledge(Acknowledgement::Complete, id), Ok(()));
-                        }
-                        prop_assert_eq!(queue.acknowledge(Acknowledgement::Ack, id), Err(NotInFlight));
-                    }
-                    Step::Receive(which) if !flight.is_empty() => {
-                        let at = which % flight.len();
-                        let (number, qos, released) = &mut flight[at];
-                        let expected = if *qos == QoS::ExactlyOnce { Ok(()) } else { Err(NotInFlight) };
-                        prop_assert_eq!(queue.acknowledge(Acknowledgement::Received, packet_id(*number)), expected);
-                        *released |= *qos == QoS::ExactlyOnce;
-                    }
-                    Step::Restart => {
-                        queue.restart();
-                        let mut again: Vec<_> = flight.drain(..).map(|(n, q, r)| (n, q, true, r)).collect();
-                        again.extend(waiting.drain(..));
-                        again.sort_by_key(|entry| entry.0);
-                        waiting = again.into();
-                    }
-                    Step::Finish(_) | Step::Receive(_) => {}
-                }
-            }
-            prop_assert_eq!(queue.take_all().count(), flight.len() + waiting.len());
-        }
     }
 }

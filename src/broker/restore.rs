@@ -1,0 +1,224 @@
+//! Taking over what the store kept over a restart: sessions with their subscriptions, queues and
+//! wills, and the Retained Messages.
+//!
+//! Rights are those of now: what a client may no longer have is taken away here, and recorded.
+//! Nothing is delivered and nothing ends; what became due while the broker was down is done by the
+//! first [`Broker::tick`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tidings_protocol::mqtt::{QoS, SubscriptionOptions};
+
+use super::Broker;
+use super::clock::Millis;
+use super::journal::{FLAG_RETAIN, FLAG_SHARED, OPTION_REPLAYS, SessionExtra};
+use super::message::Message;
+use super::outgoing::{Body, PAGE_MESSAGES, Progress, Slot, Through};
+use super::session::{Held, NEVER, Session, State};
+use super::stats::QueueWeight;
+use super::subscribe::parse_held;
+use super::timers::Kind;
+use super::will::Will;
+use crate::access::{Access, Principal};
+use crate::config::{LimitsConfig, MqttConfig};
+use crate::store::{
+    EntryState, QueueEntry, Record, Recovered, RecoveredRetained, RecoveredSession, Store,
+};
+
+/// What a broker took over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    pub sessions: usize,
+    pub subscriptions: usize,
+    /// Queue entries of all sessions.
+    pub queued: usize,
+    pub retained: usize,
+    /// Sessions of users that are not there any more; they were ended.
+    pub sessions_denied: usize,
+    /// Retained Messages that could not be read back.
+    pub retained_lost: usize,
+}
+
+impl Broker {
+    /// A broker that goes on with what the store kept.
+    pub fn restore(
+        mqtt: MqttConfig,
+        limits: LimitsConfig,
+        store: Arc<dyn Store>,
+        recovered: Recovered,
+        access: &Access,
+    ) -> (Broker, Restored) {
+        let broker = Broker::at(Millis(recovered.clock_ms), mqtt, limits, store);
+        broker
+            .next_session
+            .fetch_max(recovered.next_session, Ordering::Relaxed);
+        let mut restored = Restored::default();
+        broker.restore_retained(&recovered.retained, &mut restored);
+        for session in recovered.sessions {
+            let user = session.record.user.as_deref();
+            match access.absent(&session.record.client_id, user) {
+                Ok(principal) => broker.restore_session(session, &principal, &mut restored),
+                Err(_) => {
+                    restored.sessions_denied += 1;
+                    let session = session.number;
+                    broker.keep(&[Record::SessionRemove { session }]);
+                }
+            }
+        }
+        (broker, restored)
+    }
+
+    fn restore_retained(&self, retained: &[RecoveredRetained], restored: &mut Restored) {
+        for page in retained.chunks(PAGE_MESSAGES) {
+            let offsets: Vec<_> = page.iter().map(|it| it.offset).collect();
+            for (known, read) in page.iter().zip(self.store.read(&offsets)) {
+                match read {
+                    Ok(stored) => {
+                        self.retained.set(Arc::new(Message::from_stored(&stored)));
+                        restored.retained += 1;
+                    }
+                    Err(error) => {
+                        restored.retained_lost += 1;
+                        tracing::error!(topic = &*known.topic, %error, "a retained message is lost");
+                    }
+                }
+            }
+        }
+    }
+
+    fn restore_session(
+        &self,
+        recovered: RecoveredSession,
+        principal: &Principal,
+        restored: &mut Restored,
+    ) {
+        let now = self.clock.now();
+        let record = &recovered.record;
+        let session = Arc::new(Session::new(
+            recovered.number,
+            (&*record.client_id).into(),
+            principal.clone(),
+            record.expiry_interval_secs,
+        ));
+        let mut state = session.lock();
+        state.epoch = record.epoch + 1;
+        state.connected_at = Millis(record.connected_ms);
+        state.recorded = true;
+        let was_connected = record.disconnected_ms.is_none();
+        let disconnected_at = record.disconnected_ms.map_or(now, Millis);
+        state.disconnected_at = Some(disconnected_at);
+        let extra = SessionExtra::decode(&record.extra).unwrap_or_default();
+
+        for subscription in &recovered.subscriptions {
+            restored.subscriptions += 1;
+            let held = SubscriptionOptions::from_stored(subscription.options & !OPTION_REPLAYS)
+                .map(|options| Held {
+                    options,
+                    identifier: subscription.subscription_id.unwrap_or(0),
+                });
+            let filter = &*subscription.filter;
+            let Some(held) = held.filter(|_| principal.may_subscribe(filter)) else {
+                let session = session.number();
+                self.keep(&[Record::Unsubscribe { session, filter }]);
+                continue;
+            };
+            let parsed = parse_held(filter);
+            self.hold(&session, &mut state, filter, &parsed, held, false);
+            if subscription.options & OPTION_REPLAYS != 0 {
+                self.replay_later(&mut state, parsed.filter, held);
+            }
+        }
+
+        restored.queued += recovered.queue.len();
+        restore_queue(&mut state, &recovered, was_connected, extra);
+        self.stats
+            .queue_changed(QueueWeight::default(), state.outgoing.weight());
+        state.received.extend(&recovered.inbound);
+
+        if let Some(will) = &recovered.will {
+            state.will = Some(Box::new(Will::from_stored(will, session.number())));
+            let due = will
+                .due_ms
+                .map_or_else(|| now.plus_secs(u64::from(will.delay_secs)), Millis);
+            state.will_due = Some(due);
+            self.delayed_wills.fetch_add(1, Ordering::Relaxed);
+            self.arm(due, &session, state.epoch, Kind::Will);
+        }
+        if state.expiry_secs != NEVER {
+            let due = disconnected_at.plus_secs(u64::from(state.expiry_secs));
+            self.arm(due, &session, state.epoch, Kind::Expiry);
+        }
+        if was_connected {
+            // Another restart must not begin to count anew.
+            self.keep_session(&session, &mut state);
+        }
+        session.refresh_readiness(&state);
+        drop(state);
+        restored.sessions += 1;
+        self.sessions
+            .insert(Arc::clone(session.client_id()), session);
+    }
+}
+
+/// Fills the queue of a session. What was sent is not recorded, but it was sent in order and never
+/// more than its connection allowed: that much of the beginning may be sent a second time now.
+fn restore_queue(
+    state: &mut State,
+    recovered: &RecoveredSession,
+    was_connected: bool,
+    extra: SessionExtra,
+) {
+    let in_flight_max = if was_connected {
+        extra.receive_maximum
+    } else {
+        0
+    };
+    let mut sent_to = extra.sent_to;
+    if let Some(last) = usize::from(in_flight_max)
+        .min(recovered.queue.len())
+        .checked_sub(1)
+    {
+        sent_to = sent_to.max(recovered.queue[last].seq + 1);
+    }
+    // Most queues have one kind of entries, so that one of these serves them all.
+    let mut last: Option<Arc<Through>> = None;
+    let entries = recovered.queue.iter().map(|entry| {
+        let through = through_of(recovered, entry);
+        if through.as_ref() != last.as_deref() {
+            last = through.map(Arc::new);
+        }
+        (entry.seq, slot_of(entry, last.clone(), entry.seq < sent_to))
+    });
+    state.outgoing.restore(recovered.next_seq, sent_to, entries);
+}
+
+fn through_of(recovered: &RecoveredSession, entry: &QueueEntry) -> Option<Through> {
+    let identifiers = recovered.subscription_ids_of(entry.seq);
+    let some_group = entry.flags & FLAG_SHARED != 0;
+    (some_group || !identifiers.is_empty()).then(|| Through {
+        identifiers: (!identifiers.is_empty()).then(|| identifiers.into()),
+        group: None,
+        some_group,
+    })
+}
+
+fn slot_of(entry: &QueueEntry, through: Option<Arc<Through>>, sent: bool) -> Slot {
+    let qos = QoS::from_u8(entry.qos).unwrap_or(QoS::ExactlyOnce);
+    let released = entry.state == EntryState::Released;
+    let body = match released {
+        true => Body::None,
+        false => Body::Stored {
+            offset: entry.offset,
+            size: entry.size,
+        },
+    };
+    Slot {
+        progress: match released {
+            true => Progress::Released(false),
+            false => Progress::Queued,
+        },
+        dup: sent && !released && qos != QoS::AtMostOnce,
+        ..Slot::waiting(body, through, qos, entry.flags & FLAG_RETAIN != 0)
+    }
+}
