@@ -19,6 +19,10 @@ use cli::{CommandLine, ConfigOptions, Task};
 /// The command line or the configuration is wrong; clap uses the same.
 const EXIT_CONFIGURATION: u8 = 2;
 
+/// Threads that may wait for the disk or verify passwords at once. When thousands of clients come
+/// back for their queues together, more of them would only compete for the processor and for memory.
+const BLOCKING_THREADS_MAX: usize = 16;
+
 fn main() -> ExitCode {
     let task = CommandLine::parse()
         .task()
@@ -71,7 +75,11 @@ fn serve(options: &ConfigOptions) -> anyhow::Result<()> {
     }
     check_open_files(&config);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.enable_all().thread_name("tidings").build();
+    let runtime = runtime
+        .enable_all()
+        .thread_name("tidings")
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build();
     runtime
         .context("the runtime cannot be started")?
         .block_on(run(options, config))
