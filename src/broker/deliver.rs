@@ -144,8 +144,12 @@ fn try_at_once(
             let publication = &run.publications[index];
             let qos = publication.qos.min(terms.qos);
             let retain = publication.retain && terms.retain_as_published;
+            let message = keep.then(|| messages.get(run, index, cx.now));
+            if *kept && let Some(message) = &message {
+                message.owe();
+            }
             let (sequence, id) = outgoing.push_sent(Slot {
-                body: keep.then(|| messages.get(run, index, cx.now)).into(),
+                body: message.into(),
                 through: terms.through.clone(),
                 progress: Progress::Queued,
                 qos,
@@ -177,8 +181,10 @@ fn deliver_publication(
     let qos = publication.qos.min(terms.qos);
     let retain = publication.retain && terms.retain_as_published;
     let message = cx.encodings.messages.get(run, index, cx.now);
+    let again = Arc::clone(&message);
     let queued = deliver_message(state, message, qos, retain, terms.through.clone(), cx);
     if let Some(sequence) = queued.filter(|_| state.kept) {
+        again.owe();
         let through = terms.through.clone();
         cx.journal
             .queued(index, session, sequence, qos, retain, through);

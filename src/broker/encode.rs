@@ -134,6 +134,7 @@ impl RunMessages {
                     retain: publication.retain,
                     publisher: run.publisher,
                     held_back: run.holds(publication),
+                    bell: run.bell,
                 },
                 now,
             ))

@@ -11,14 +11,14 @@ use tidings_protocol::mqtt::{Properties, QoS};
 
 use super::Broker;
 use super::clock::Millis;
-use super::message::{Message, Publication, Run};
+use super::message::{Bell, Message, Publication, Run};
 use super::outgoing::Through;
 use super::publish::Refused;
 use super::session::{Held, Session, State};
 use super::will::Will;
 use crate::store::{
-    self, Health, List, Record, Retained, SeqRange, SessionView, StoreError, Target, Ticket,
-    WillView,
+    self, Health, List, Offset, Record, Retained, SeqRange, SessionView, Store, StoreError, Target,
+    Ticket, WillView,
 };
 
 /// Of a target: delivered with RETAIN set.
@@ -76,6 +76,43 @@ impl Journal {
     /// Whether there is nothing to keep.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+}
+
+/// Messages that nobody waits for any more, of which one session's acknowledgement was the last.
+#[derive(Default)]
+struct Settled {
+    sequences: Vec<u64>,
+    offsets: Vec<Offset>,
+    bells: Vec<Arc<Bell>>,
+}
+
+impl Settled {
+    fn add(&mut self, sequence: u64, offset: Offset, message: &Message) {
+        self.sequences.push(sequence);
+        self.offsets.push(offset);
+        // They come in runs of one publisher, mostly.
+        if let Some(bell) = message.bell()
+            && !self
+                .bells
+                .last()
+                .is_some_and(|last| Arc::ptr_eq(last, bell))
+        {
+            self.bells.push(Arc::clone(bell));
+        }
+    }
+
+    /// Takes back those that are not written yet; the others are `done` like any.
+    fn take_back(self, store: &dyn Store, done: &mut Vec<u64>) {
+        if self.sequences.is_empty() {
+            return;
+        }
+        let taken = store.withdraw(&self.offsets);
+        let left = self.sequences.into_iter().zip(taken);
+        done.extend(left.filter(|&(_, taken)| !taken).map(|(it, _)| it));
+        for bell in self.bells {
+            bell.ring();
+        }
     }
 }
 
@@ -193,6 +230,7 @@ impl Broker {
         through: Option<&Arc<Through>>,
     ) {
         let target = target(session, sequence, qos, retain, through);
+        message.owe();
         if let Some(offset) = message.offset() {
             let size = u32::try_from(message.content_len()).unwrap_or(u32::MAX);
             self.keep(&[Record::Enqueue {
@@ -245,27 +283,35 @@ impl Broker {
     /// Keeps what became of a session's queue entries since the last time.
     ///
     /// An entry can be done before its message is in the log, if its receiver is faster than the
-    /// rest of the run. That is kept the next time: see [`finished`](super::outgoing::Outgoing::finished).
+    /// rest of the run. That is kept the next time: see
+    /// [`finished`](super::outgoing::Outgoing::finished). A message that all its receivers have
+    /// acknowledged before it was written is taken back instead, and its publisher told.
     pub(super) fn keep_progress(&self, session: &Session, state: &mut State) -> Ticket {
         let Some(finished) = state.outgoing.finished() else {
             return Ticket::default();
         };
         let (mut done, mut released) = (Vec::new(), Vec::new());
-        finished.retain(|entry| {
-            let early = entry.early.as_ref();
-            let early = early.is_some_and(|message| message.offset().is_none());
-            if !early {
-                match entry.released {
-                    true => released.push(entry.sequence),
-                    false => done.push(entry.sequence),
+        let mut settled = Settled::default();
+        finished.retain_mut(|entry| {
+            let offset = entry.message.as_ref().map(|message| message.offset());
+            match (offset, entry.message.take()) {
+                (Some(None), early) => {
+                    entry.message = early;
+                    return true;
                 }
+                _ if entry.released => released.push(entry.sequence),
+                (Some(Some(offset)), Some(message)) if message.owe_less() => {
+                    settled.add(entry.sequence, offset, &message);
+                }
+                _ => done.push(entry.sequence),
             }
-            early
+            false
         });
         if !finished.is_empty() && matches!(self.store.health(), Health::Failed(_)) {
             // Their messages will never be in the log.
             finished.clear();
         }
+        settled.take_back(&*self.store, &mut done);
         let session = session.number();
         done.sort_unstable();
         released.sort_unstable();

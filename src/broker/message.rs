@@ -4,9 +4,12 @@
 //! This module owns the two shapes and the way from one to the other. It knows nothing of
 //! sessions, queues or connections.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::task::Waker;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tidings_protocol::mqtt::{PacketId, Properties, PropertiesBuilder, Property, QoS};
 
 use super::clock::Millis;
@@ -52,6 +55,8 @@ pub struct Run<'a> {
     /// Whether that session outlives its connection, and with it the Packet Identifiers of QoS 2
     /// that it has not released.
     pub publisher_is_kept: bool,
+    /// Rung when its messages need not be kept any more; see [`Message::is_settled`].
+    pub bell: Option<&'a Arc<Bell>>,
 }
 
 impl Run<'_> {
@@ -83,6 +88,10 @@ pub struct Message {
     offset: AtomicU64,
     /// The ticket that the store must have before it may go on as QoS 2.
     hold: AtomicU64,
+    /// Entries in the queues of sessions that are kept, and one until it is decided that nothing
+    /// else needs it.
+    owed: AtomicU32,
+    bell: Option<Arc<Bell>>,
     /// Counts the settings of Retained Messages up to this one; 0 if it never was one.
     pub(super) retained_as: AtomicU64,
 }
@@ -99,6 +108,29 @@ pub struct MessageParts<'a> {
     pub publisher: u64,
     /// Whether it may go on as QoS 2 only once the store has it.
     pub held_back: bool,
+    pub bell: Option<&'a Arc<Bell>>,
+}
+
+/// Wakes a publisher that waits for its messages to be safe.
+#[derive(Debug, Default)]
+pub struct Bell(Mutex<Option<Waker>>);
+
+impl Bell {
+    /// Has this task woken at the next ring.
+    pub fn watch(&self, waker: &Waker) {
+        let mut watching = self.0.lock();
+        if !watching.as_ref().is_some_and(|it| it.will_wake(waker)) {
+            *watching = Some(waker.clone());
+        }
+    }
+
+    /// Wakes whoever watches.
+    pub fn ring(&self) {
+        let watching = self.0.lock().take();
+        if let Some(waker) = watching {
+            waker.wake();
+        }
+    }
 }
 
 impl Message {
@@ -152,7 +184,23 @@ impl Message {
             } else {
                 0
             }),
+            owed: AtomicU32::new(1),
+            bell: parts.bell.cloned(),
             retained_as: AtomicU64::new(0),
+        }
+    }
+
+    /// The same message as if it came now: to be kept by itself.
+    pub fn anew(&self) -> Message {
+        Message {
+            bytes: self.bytes.clone(),
+            shared: self.shared.clone(),
+            offset: AtomicU64::new(0),
+            hold: AtomicU64::new(0),
+            owed: AtomicU32::new(1),
+            bell: None,
+            retained_as: AtomicU64::new(0),
+            ..*self
         }
     }
 
@@ -168,6 +216,7 @@ impl Message {
                 retain: stored.retain,
                 publisher: stored.publisher,
                 held_back: false,
+                bell: None,
             },
             Millis(stored.published_ms),
         );
@@ -196,6 +245,28 @@ impl Message {
             self.hold.store(ticket.0, Ordering::Release);
         }
         self.offset.store(offset.0 + 1, Ordering::Release);
+    }
+
+    /// Another session that is kept has it in its queue.
+    pub(super) fn owe(&self) {
+        self.owed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One session that is kept has acknowledged it, or nothing but such sessions needs it. True
+    /// if that was the last.
+    pub(super) fn owe_less(&self) -> bool {
+        self.owed.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Whether all that it had to be kept for is done: then its publisher need not wait until it
+    /// is on disk, and it need not be written there at all.
+    pub fn is_settled(&self) -> bool {
+        self.owed.load(Ordering::Acquire) == 0
+    }
+
+    /// What tells its publisher.
+    pub fn bell(&self) -> Option<&Arc<Bell>> {
+        self.bell.as_ref()
     }
 
     /// The Topic Name.

@@ -58,7 +58,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tidings_protocol::topic::TopicLimits;
 
 pub use close::Ending;
-pub use message::{Publication, Run, SHARED_PAYLOAD_MIN};
+pub use message::{Bell, Message, Publication, Run, SHARED_PAYLOAD_MIN};
 pub use open::{Open, OpenError, Opened};
 pub use publish::{Batch, Published, Refused, Route, RouteCache};
 pub use restore::Restored;

@@ -310,14 +310,16 @@ impl<'a> Batch<'a> {
                 publications: &[publication],
                 publisher,
                 publisher_is_kept: false,
+                bell: None,
             },
         )
     }
 
     /// Gives messages that a session had from Shared Subscriptions, and did not acknowledge before
     /// it ended, to other members of their groups (MQTT 5 §4.8.2). `groups` are those that the
-    /// session was in, for messages from before a restart.
-    pub(super) fn pass_on(&mut self, orphans: Vec<Slot>, groups: &[Arc<Group>]) {
+    /// session was in, for messages from before a restart. `kept` says whether the store has them
+    /// for the session's sake.
+    pub(super) fn pass_on(&mut self, orphans: Vec<Slot>, groups: &[Arc<Group>], kept: bool) {
         let broker = self.broker;
         let mut cx = self.context();
         let mut orphans = orphans.into_iter().peekable();
@@ -335,6 +337,12 @@ impl<'a> Batch<'a> {
                         member.session.may_receive(message.topic())
                     })
                 });
+                // Otherwise the store may forget it at any moment.
+                let message = if kept {
+                    message
+                } else {
+                    Arc::new(message.anew())
+                };
                 match next {
                     Some(member) => pass_on_to(&member, message, &mut cx),
                     None => cx.tally.dropped(Reason::SessionEnded, 1),
@@ -374,6 +382,11 @@ impl<'a> Batch<'a> {
             tally,
             journal,
         }
+    }
+
+    /// The message of a publication of the run that was published last, if anybody keeps it.
+    pub fn message(&self, index: usize) -> Option<&Arc<Message>> {
+        self.scratch.encodings.messages.all().get(index)?.as_ref()
     }
 
     /// Counts publications that were not accepted.

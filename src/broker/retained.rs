@@ -257,6 +257,7 @@ mod tests {
                 retain: true,
                 publisher: 0,
                 held_back: false,
+                bell: None,
             },
             Millis(0),
         ))

@@ -32,6 +32,7 @@ impl Will {
                 retain: will.retain,
                 publisher,
                 held_back: false,
+                bell: None,
             },
             now,
         );
@@ -62,6 +63,7 @@ impl Will {
                 retain: stored.retain,
                 publisher,
                 held_back: false,
+                bell: None,
             },
             Millis(0),
         );

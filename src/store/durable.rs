@@ -237,6 +237,10 @@ impl Store for DurableStore {
         self.log.append(records, self.commit_bytes_max)
     }
 
+    fn withdraw(&self, offsets: &[Offset]) -> Vec<bool> {
+        self.log.pending.withdraw(offsets)
+    }
+
     fn admit(&self) -> Result<(), StoreError> {
         self.log.progress.check()?;
         match self.control.disk_low() {

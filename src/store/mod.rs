@@ -108,6 +108,10 @@ pub trait Store: Send + Sync + 'static {
     /// segment can hold. Space is no reason: see [`Store::admit`].
     fn append(&self, records: &[Record<'_>]) -> Result<Appended, StoreError>;
 
+    /// Takes messages back that nothing needs any more, as far as they are not being written yet;
+    /// says of each whether it was. One that was need not be acknowledged: it never was.
+    fn withdraw(&self, offsets: &[Offset]) -> Vec<bool>;
+
     /// Whether there is room for new messages; asked before one is accepted, so that an append need
     /// not be refused when half of its work is done. Cheap.
     ///

@@ -204,8 +204,8 @@ pub struct Outgoing {
 pub struct Finished {
     /// Its sequence number.
     pub sequence: u64,
-    /// Its message, if the store did not have it yet.
-    pub early: Option<Arc<Message>>,
+    /// Its message, if that was in memory.
+    pub message: Option<Arc<Message>>,
     /// Whether PUBREL is still to be acknowledged; otherwise nothing is left to do.
     pub released: bool,
 }
@@ -412,13 +412,13 @@ impl Outgoing {
         }
         let body = self.replace_body(at, Body::None);
         if let Some(finished) = &mut self.finished {
-            let early = match body {
-                Body::Held(message) if message.offset().is_none() => Some(message),
-                _ => None,
+            let message = match body {
+                Body::Held(message) => Some(message),
+                Body::Stored { .. } | Body::None => None,
             };
             finished.push(Finished {
                 sequence: self.base + at as u64,
-                early,
+                message,
                 released: progress != Progress::Done,
             });
         }

@@ -235,6 +235,7 @@ impl<'b> Client<'b> {
             publications,
             publisher: self.session.number(),
             publisher_is_kept: false,
+            bell: None,
         };
         Ok(batch.publish(&route, &run)?.matched)
     }

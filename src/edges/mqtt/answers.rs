@@ -4,14 +4,15 @@
 //! [MQTT-4.6.0-4], so one that waits holds up those behind it. Deliveries do not wait with them.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::Waker;
 
 use tidings_protocol::mqtt::{Ack, AckKind, PacketId, ReasonCode, Version};
 
-use crate::broker::Broker;
 use crate::broker::outbox::Outbox;
 use crate::broker::session::Closing;
-use crate::store::{Ticket, Waiting};
+use crate::broker::{Bell, Broker, Message};
+use crate::store::{Health, Ticket, Waiting};
 
 /// Answers waiting at which nothing more is read from the client.
 pub(super) const WAITING_MAX: usize = 16 * 1024;
@@ -19,7 +20,27 @@ pub(super) const WAITING_MAX: usize = 16 * 1024;
 /// The answers of one connection that wait.
 #[derive(Default)]
 pub(super) struct Answers {
-    waiting: VecDeque<(Ticket, Answer)>,
+    waiting: VecDeque<Promise>,
+    /// Rung by those who make a promise void by having the message already.
+    pub(super) bell: Arc<Bell>,
+    /// The ticket whose arrival in the store wakes this connection.
+    watched: Ticket,
+}
+
+/// An answer, and what it promises.
+struct Promise {
+    /// The store has this.
+    ticket: Ticket,
+    /// Or nobody needs the message any more.
+    message: Option<Arc<Message>>,
+    answer: Answer,
+}
+
+impl Promise {
+    fn is_kept(&self, durable: Ticket) -> bool {
+        let settled = |message: &Arc<Message>| message.is_settled();
+        self.ticket <= durable || self.message.as_ref().is_some_and(settled)
+    }
 }
 
 /// An answer.
@@ -49,20 +70,29 @@ impl Answers {
         self.waiting.len()
     }
 
-    /// Gives an answer, at once if what it promises is durable and none waits before it.
+    /// Gives an answer, at once if what it promises is true and none waits before it: `ticket` is
+    /// durable, or `message` needs not be kept any more.
     pub(super) fn give(
         &mut self,
         answer: Answer,
         ticket: Ticket,
+        message: Option<&Arc<Message>>,
         broker: &Broker,
         version: Version,
         out: &mut Outbox,
     ) {
         if self.waiting.is_empty() && ticket <= broker.durable() {
-            answer.encode(version, out);
-        } else {
-            self.waiting.push_back((ticket, answer));
+            return answer.encode(version, out);
         }
+        let promise = Promise {
+            ticket,
+            message: message.cloned(),
+            answer,
+        };
+        if self.waiting.is_empty() && promise.is_kept(Ticket::default()) {
+            return promise.answer.encode(version, out);
+        }
+        self.waiting.push_back(promise);
     }
 
     /// Moves what need not wait any more to `out`, and has `waker` woken for the next.
@@ -77,17 +107,31 @@ impl Answers {
         waker: &Waker,
     ) -> Result<(), Closing> {
         let mut durable = broker.durable();
-        while let Some((ticket, answer)) = self.waiting.front() {
-            if *ticket > durable {
-                match broker.store().register(*ticket, waker) {
-                    Waiting::Durable => durable = broker.durable(),
-                    Waiting::Registered => return Ok(()),
-                    Waiting::Failed(_) => return Err(Closing::StoreFailed),
-                }
+        let mut watching = false;
+        while let Some(promise) = self.waiting.front() {
+            if promise.is_kept(durable) {
+                promise.answer.encode(version, out);
+                self.waiting.pop_front();
                 continue;
             }
-            answer.encode(version, out);
-            self.waiting.pop_front();
+            if promise.message.is_some() && !watching {
+                self.bell.watch(waker);
+                watching = true;
+                // It may have rung before.
+                continue;
+            }
+            if self.watched > durable && !matches!(broker.store().health(), Health::Failed(_)) {
+                // What was asked for earlier comes first.
+                return Ok(());
+            }
+            match broker.store().register(promise.ticket, waker) {
+                Waiting::Durable => durable = broker.durable(),
+                Waiting::Registered => {
+                    self.watched = promise.ticket;
+                    return Ok(());
+                }
+                Waiting::Failed(_) => return Err(Closing::StoreFailed),
+            }
         }
         if self.waiting.capacity() > 64 {
             self.waiting = VecDeque::new();

@@ -22,7 +22,7 @@ use crate::access::{Exchange, Principal, Step};
 use crate::broker::outbox::Outbox;
 use crate::broker::outgoing::Acknowledgement;
 use crate::broker::session::{Closing, Session};
-use crate::broker::{Batch, Ending, Request, RouteCache};
+use crate::broker::{Batch, Ending, Message, Request, RouteCache};
 use crate::store::Ticket;
 
 /// A connection's state, apart from its stream.
@@ -287,7 +287,7 @@ impl Client {
             reasons: &reasons,
         }
         .encode(self.version, &mut packet);
-        self.answer(Answer::Packet(packet.into()), last);
+        self.answer(Answer::Packet(packet.into()), last, None);
         Ok(())
     }
 
@@ -314,7 +314,7 @@ impl Client {
             reasons: &reasons,
         }
         .encode(self.version, &mut packet);
-        self.answer(Answer::Packet(packet.into()), last);
+        self.answer(Answer::Packet(packet.into()), last, None);
         Ok(())
     }
 
@@ -394,14 +394,21 @@ impl Client {
         reason: ReasonCode,
         ticket: Ticket,
     ) {
-        self.answer(Answer::Ack(kind, id, reason), ticket);
+        self.answer(Answer::Ack(kind, id, reason), ticket, None);
     }
 
-    fn answer(&mut self, answer: Answer, ticket: Ticket) {
+    /// Gives an answer once `ticket` is durable, or `message` needs not be kept any more.
+    pub(super) fn answer(
+        &mut self,
+        answer: Answer,
+        ticket: Ticket,
+        message: Option<&Arc<Message>>,
+    ) {
         let broker = &self.edge.broker;
         self.last_ticket = self.last_ticket.max(ticket);
+        let (version, out) = (self.version, &mut self.out);
         self.answers
-            .give(answer, ticket, broker, self.version, &mut self.out);
+            .give(answer, ticket, message, broker, version, out);
         self.packets_sent += 1;
     }
 

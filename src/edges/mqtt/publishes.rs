@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tidings_protocol::mqtt::{AckKind, PacketId, Publish, QoS, ReasonCode};
 use tidings_protocol::topic;
 
+use super::answers::Answer;
 use super::farewell::{Farewell, Fault, TOO_MANY_USER_PROPERTIES};
 use super::inbound::Client;
 use crate::broker::link::Received;
@@ -219,11 +220,13 @@ impl<'d> Publishes<'d> {
 
     fn publish(&self, client: &mut Client, batch: &mut Batch<'_>) -> Result<(), Farewell> {
         let topic = self.topic.as_ref().expect("a run has a topic").as_str();
+        let bell = Arc::clone(&client.answers.bell);
         let run = Run {
             topic,
             publications: &self.publications,
             publisher: client.session.number(),
             publisher_is_kept: client.expiry_secs > 0,
+            bell: Some(&bell),
         };
         let routes = client.routes.get_or_insert_default();
         let published = batch
@@ -236,13 +239,14 @@ impl<'d> Publishes<'d> {
                 } else {
                     ReasonCode::Success
                 };
-                for (publication, id) in self.publications.iter().zip(&self.ids) {
-                    let Some(id) = *id else { continue };
+                for (index, publication) in self.publications.iter().enumerate() {
+                    let Some(id) = self.ids[index] else { continue };
                     let kind = match publication.qos {
                         QoS::ExactlyOnce => AckKind::PubRec,
                         _ => AckKind::PubAck,
                     };
-                    client.reply(kind, id, reason, published.ticket);
+                    let answer = Answer::Ack(kind, id, reason);
+                    client.answer(answer, published.ticket, batch.message(index));
                 }
                 Ok(())
             }

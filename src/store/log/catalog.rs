@@ -269,11 +269,13 @@ impl Catalog {
         let index = index.get_or_insert_default();
         let mut offset = group.first_offset;
         for place in &group.messages {
-            let place = Place {
-                at: at as u32 + place.at,
-                len: place.len,
-            };
-            index.push(segment.base, offset, place);
+            if place.len > 0 {
+                let place = Place {
+                    at: at as u32 + place.at,
+                    len: place.len,
+                };
+                index.push(segment.base, offset, place);
+            }
             offset = offset.plus(1);
         }
         segment

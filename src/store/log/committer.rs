@@ -106,19 +106,18 @@ impl Committer {
         &mut self,
         apply: &mut dyn FnMut(&Group, Position),
     ) -> Result<Step, Failure> {
-        let (at, flushed, limit) = (self.at, self.flushed, self.options.segment_bytes);
         let log = Arc::clone(&self.log);
-        let taken = log.pending.take(self.flush_due, |len| {
-            if fits(at, len, limit) {
-                flushed
-            } else {
-                HEADER_LEN
-            }
-        });
+        let due = self.flush_due;
+        let taken = log.pending.take(due, |len| self.flushed_before(len));
         let step = match taken {
             Taken::Group(group) => {
-                self.commit(&group)?;
-                apply(&group, self.position());
+                if group.has_gaps() {
+                    let mut rest = group.without_gaps();
+                    rest.set_mark(self.flushed_before(rest.bytes.len()));
+                    self.commit(&rest, apply)?;
+                } else {
+                    self.commit(&group, apply)?;
+                }
                 log.pending.reuse(group);
                 Step::Committed
             }
@@ -139,16 +138,33 @@ impl Committer {
         Ok(step)
     }
 
-    fn commit(&mut self, group: &Arc<Group>) -> Result<(), Failure> {
+    /// How much of the segment that a group of `len` bytes goes to is flushed.
+    fn flushed_before(&self, len: usize) -> u64 {
+        if fits(self.at, len, self.options.segment_bytes) {
+            self.flushed
+        } else {
+            HEADER_LEN
+        }
+    }
+
+    /// Makes a group as safe as the durability asks for. Of one that was taken back as a whole,
+    /// nothing is written.
+    fn commit(
+        &mut self,
+        group: &Group,
+        apply: &mut dyn FnMut(&Group, Position),
+    ) -> Result<(), Failure> {
         let started = Instant::now();
         let len = group.bytes.len();
-        if !fits(self.at, len, self.options.segment_bytes) {
+        if !group.is_empty() && !fits(self.at, len, self.options.segment_bytes) {
             self.roll(group.first_offset)?;
         }
-        self.write(&group.bytes)
-            .map_err(disk("write to", &self.active.path))?;
         let at = self.at;
-        self.at += len as u64;
+        if !group.is_empty() {
+            self.write(&group.bytes)
+                .map_err(disk("write to", &self.active.path))?;
+            self.at += len as u64;
+        }
         self.written = group.ticket;
         match self.options.interval {
             None => self.flush()?,
@@ -156,10 +172,13 @@ impl Committer {
                 self.flush_due.get_or_insert_with(|| started + interval);
             }
         }
-        self.log.catalog.written(&self.active, at, group);
+        if !group.is_empty() {
+            self.log.catalog.written(&self.active, at, group);
+        }
         self.log.pending.written();
         self.count(group, started);
         self.log.progress.advance(group.ticket);
+        apply(group, self.position());
         Ok(())
     }
 
@@ -216,7 +235,7 @@ impl Committer {
 
     fn count(&self, group: &Group, started: Instant) {
         let figures = &self.log.figures;
-        let len = group.payload_len();
+        let len = group.appended;
         let before = figures.waiting_bytes.fetch_sub(len, Ordering::AcqRel);
         if before.saturating_sub(len) <= self.options.commit_bytes_max / 2 {
             self.log.progress.set_pressure(false);

@@ -12,7 +12,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::format::{GROUP_MARK_LEN, RECORD_HEADER_LEN, group_mark, seal_body, seal_offset};
+use super::format::{
+    GROUP_MARK_LEN, RECORD_HEADER_LEN, RecordHeader, group_mark, seal_body, seal_offset,
+};
 use crate::store::record::encode;
 use crate::store::{Appended, Offset, Record, StoreError, Ticket};
 
@@ -22,7 +24,7 @@ const RECORD_BYTES_MAX: usize = 1 << 30;
 /// Buffers above this size are given back after use.
 const SPARE_BYTES_MAX: usize = 8 << 20;
 
-/// Where a message's record is, in a group or a segment.
+/// Where a message's record is, in a group or a segment. In a group, one of length 0 was taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) at: u32,
@@ -40,6 +42,10 @@ pub(crate) struct Group {
     pub(crate) first_offset: Offset,
     pub(crate) ticket: Ticket,
     pub(crate) records: u64,
+    /// Bytes that were appended, those that were taken back among them.
+    pub(crate) appended: u64,
+    /// Messages that were taken back; their records are still in `bytes`.
+    withdrawn: u64,
 }
 
 impl Group {
@@ -49,9 +55,12 @@ impl Group {
         self.messages.clear();
         self.first_offset = first_offset;
         self.records = 0;
+        self.appended = 0;
+        self.withdrawn = 0;
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether there is nothing to write.
+    pub(crate) fn is_empty(&self) -> bool {
         self.records == 0
     }
 
@@ -60,9 +69,50 @@ impl Group {
         (self.bytes.len() - GROUP_MARK_LEN) as u64
     }
 
+    fn place(&mut self, offset: Offset) -> Option<&mut Place> {
+        let at = usize::try_from(offset.0.checked_sub(self.first_offset.0)?).ok()?;
+        self.messages.get_mut(at)
+    }
+
+    /// Whether messages of it were taken back.
+    pub(crate) fn has_gaps(&self) -> bool {
+        self.withdrawn > 0
+    }
+
+    /// Writes its group mark: `flushed` bytes of its segment are flushed.
+    pub(crate) fn set_mark(&mut self, flushed: u64) {
+        let mark = group_mark(flushed, self.first_offset);
+        self.bytes[..GROUP_MARK_LEN].copy_from_slice(&mark);
+    }
+
+    /// The same group without what was taken back; it still needs its mark.
+    pub(crate) fn without_gaps(&self) -> Group {
+        let mut group = Group {
+            bytes: vec![0; GROUP_MARK_LEN],
+            messages: self.messages.clone(),
+            withdrawn: 0,
+            ..*self
+        };
+        let mut places = group.messages.iter_mut();
+        let mut rest = &self.bytes[GROUP_MARK_LEN..];
+        while let Some(header) = RecordHeader::decode(rest) {
+            let (record, behind) = rest.split_at(header.record_len());
+            rest = behind;
+            if header.kind == Record::MESSAGE_KIND {
+                let place = places.next().expect("each message has a place");
+                if place.len == 0 {
+                    continue;
+                }
+                place.at = group.bytes.len() as u32;
+            }
+            group.bytes.extend_from_slice(record);
+        }
+        group
+    }
+
     fn message(&self, offset: Offset) -> Option<Bytes> {
         let at = usize::try_from(offset.0.checked_sub(self.first_offset.0)?).ok()?;
-        let place = self.messages.get(at)?;
+        let place = self.messages.get(at).filter(|place| place.len > 0)?;
         let start = place.at as usize;
         Some(Bytes::copy_from_slice(
             &self.bytes[start..start + place.len as usize],
@@ -83,6 +133,8 @@ struct Filling {
     spare: Option<Group>,
     next_offset: Offset,
     ticket: u64,
+    /// The last one that was taken to be written.
+    taken: Ticket,
     closed: bool,
     /// The committer is to wake up although there may be nothing to write.
     nudged: bool,
@@ -111,6 +163,7 @@ impl Pending {
                 spare: None,
                 next_offset,
                 ticket: 0,
+                taken: Ticket(0),
                 closed: false,
                 nudged: false,
                 waits: false,
@@ -164,6 +217,7 @@ impl Pending {
             }
             group.bytes.extend_from_slice(&scratch.bytes);
             group.records += scratch.records.len() as u64;
+            group.appended += scratch.bytes.len() as u64;
             state.ticket += 1;
             let ticket = Ticket(state.ticket);
             group.ticket = ticket;
@@ -180,11 +234,28 @@ impl Pending {
         })
     }
 
+    /// Takes messages back; says of each whether it was still waiting to be written.
+    pub(crate) fn withdraw(&self, offsets: &[Offset]) -> Vec<bool> {
+        let mut state = self.state.lock();
+        let group = &mut state.group;
+        let mut taken = Vec::with_capacity(offsets.len());
+        for &offset in offsets {
+            let place = group.place(offset).filter(|place| place.len > 0);
+            taken.push(place.is_some());
+            if let Some(place) = place {
+                place.len = 0;
+                group.withdrawn += 1;
+                group.records -= 1;
+            }
+        }
+        taken
+    }
+
     /// Waits until there is something to write, `until`, or the close. `flushed` says for the
     /// length of a group how much of the segment it will be written to is flushed.
     pub(crate) fn take(&self, until: Option<Instant>, flushed: impl FnOnce(usize) -> u64) -> Taken {
         let mut state = self.state.lock();
-        while state.group.is_empty() && !state.closed && !state.nudged {
+        while state.group.ticket == state.taken && !state.closed && !state.nudged {
             state.waits = true;
             match until {
                 None => self.filled.wait(&mut state),
@@ -197,7 +268,7 @@ impl Pending {
         }
         state.waits = false;
         state.nudged = false;
-        if state.group.is_empty() {
+        if state.group.ticket == state.taken {
             return if state.closed {
                 Taken::Closed
             } else {
@@ -207,9 +278,9 @@ impl Pending {
         let mut next = state.spare.take().unwrap_or_default();
         next.start(state.next_offset);
         next.ticket = state.group.ticket;
+        state.taken = state.group.ticket;
         let mut group = mem::replace(&mut state.group, next);
-        let mark = group_mark(flushed(group.bytes.len()), group.first_offset);
-        group.bytes[..GROUP_MARK_LEN].copy_from_slice(&mark);
+        group.set_mark(flushed(group.bytes.len()));
         let group = Arc::new(group);
         state.writing = Some(Arc::clone(&group));
         Taken::Group(group)

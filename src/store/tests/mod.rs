@@ -11,6 +11,7 @@ mod history;
 mod model;
 mod space;
 mod speed;
+mod withdraw;
 
 use std::path::Path;
 use std::sync::Arc;
