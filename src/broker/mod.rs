@@ -72,7 +72,7 @@ use timers::Timers;
 use topics::SubscriptionTable;
 
 use crate::config::{LimitsConfig, MqttConfig};
-use crate::store::Store;
+use crate::store::{Report, Store};
 
 /// How many stripes a striped lock has: enough that two workers rarely want the same.
 const STRIPES: usize = 256;
@@ -95,6 +95,8 @@ pub struct Broker {
     delayed_wills: AtomicU64,
     /// What has to outlive connections goes here as well.
     store: Arc<dyn Store>,
+    /// What the opening of the store found.
+    recovery: Report,
     stopping: AtomicBool,
     rights: AtomicU64,
     hasher: RandomState,
@@ -130,6 +132,7 @@ impl Broker {
             timers: Mutex::default(),
             delayed_wills: AtomicU64::new(0),
             store,
+            recovery: Report::default(),
             stopping: AtomicBool::new(false),
             rights: AtomicU64::new(0),
             hasher: RandomState::default(),

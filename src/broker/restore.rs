@@ -49,7 +49,8 @@ impl Broker {
         recovered: Recovered,
         access: &Access,
     ) -> (Broker, Restored) {
-        let broker = Broker::at(Millis(recovered.clock_ms), mqtt, limits, store);
+        let mut broker = Broker::at(Millis(recovered.clock_ms), mqtt, limits, store);
+        broker.recovery = recovered.report;
         broker
             .next_session
             .fetch_max(recovered.next_session, Ordering::Relaxed);

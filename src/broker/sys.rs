@@ -6,6 +6,7 @@
 
 use super::Broker;
 use super::stats::DROPS;
+use crate::store::Health;
 
 impl Broker {
     /// Publishes all of `$SYS/broker` with the present values.
@@ -45,5 +46,36 @@ impl Broker {
         tell("retained messages/count", &self.retained.count());
         tell("retained messages/bytes", &self.retained.bytes());
         tell("store/messages/bytes", &stats.queued_bytes.get());
+        tell("store/messages/memory", &stats.held_bytes.get());
+        self.tell_of_store(&mut tell);
+    }
+
+    /// How the store is, and what its last opening found.
+    fn tell_of_store(&self, tell: &mut impl FnMut(&str, &dyn std::fmt::Display)) {
+        match self.store.health() {
+            Health::Well => tell("store/health", &"well"),
+            Health::DiskLow { free_bytes } => {
+                let health = format_args!("disk low: {free_bytes} bytes are free");
+                tell("store/health", &health);
+            }
+            Health::Failed(failure) => tell("store/health", &failure),
+        }
+        let store = self.store.stats();
+        tell("store/messages/count", &store.needs);
+        tell("store/waiting/bytes", &store.waiting_bytes);
+        tell("store/commits", &store.commits);
+        tell("store/log/bytes", &store.log_bytes);
+        tell("store/log/segments", &store.segments);
+        tell("store/log/written", &store.log_bytes_written);
+        tell("store/checkpoints", &store.checkpoints);
+        tell("store/checkpoints/written", &store.checkpoint_bytes_written);
+        let found = &self.recovery;
+        tell("store/recovery/records", &found.replayed_records);
+        tell("store/recovery/torn/bytes", &found.torn_bytes);
+        tell("store/recovery/damaged/records", &found.damaged_records);
+        tell("store/recovery/damaged/bytes", &found.damaged_bytes);
+        tell("store/recovery/missing segments", &found.missing_segments);
+        tell("store/recovery/lost/queued", &found.lost_entries);
+        tell("store/recovery/lost/retained", &found.lost_retained);
     }
 }
