@@ -1,12 +1,11 @@
-//! Work on a store that no broker is using: checking it, compacting it, and exporting it as JSON
-//! lines and back.
+//! Work on a store that no broker is using: checking it, compacting it, copying it, and exporting
+//! it as JSON lines and back.
 //!
-//! Every function takes the lock of the directory. A running broker is backed up with
+//! Every function takes the lock of the directory. The store of a running broker is copied with
 //! [`super::Store::backup`].
 
 use std::fmt;
 use std::fs;
-use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,8 +24,11 @@ use super::table::Table;
 use super::{Recovered, StoreError, snapshot};
 
 mod export;
+mod import;
+mod lines;
 
-pub use export::{Exported, export, import};
+pub use export::{Exported, export};
+pub use import::import;
 
 /// What [`check`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,26 +58,28 @@ impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "log: {} segments, {} bytes, {} records",
-            self.segments, self.log_bytes, self.records
+            "log: {}, {} in {}",
+            count(self.records, "record"),
+            count(self.log_bytes, "byte"),
+            count(self.segments, "file")
         )?;
         if self.damaged > 0 {
             writeln!(
                 f,
-                "log: {} places damaged, {} bytes; the messages there are lost, the rest is \
-                 served",
-                self.damaged, self.damaged_bytes
+                "log: {} damaged, {}; the messages there are lost, the rest is served",
+                count(self.damaged, "place"),
+                count(self.damaged_bytes, "byte")
             )?;
         }
         if self.torn_bytes > 0 {
             writeln!(
                 f,
-                "log: a tail of {} bytes was torn by a crash; nothing in it was acknowledged",
-                self.torn_bytes
+                "log: a tail of {} was torn by a crash; nothing in it was acknowledged",
+                count(self.torn_bytes, "byte")
             )?;
         }
         match &self.checkpoint {
-            Ok(keys) => writeln!(f, "checkpoint: {keys} keys")?,
+            Ok(keys) => writeln!(f, "checkpoint: {}", count(*keys, "key"))?,
             Err(why) => writeln!(
                 f,
                 "checkpoint: damaged ({why}); the next start moves it aside and rebuilds it from \
@@ -83,10 +87,14 @@ impl fmt::Display for Checked {
             )?,
         }
         match &self.snapshot {
-            Ok(bytes) => writeln!(f, "snapshot: {bytes} bytes"),
+            Ok(bytes) => writeln!(f, "snapshot: {}", count(*bytes, "byte")),
             Err(why) => writeln!(f, "snapshot: damaged ({why})"),
         }
     }
+}
+
+fn count(n: u64, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Reads everything and changes nothing but what sled does to itself when it is opened.
@@ -178,10 +186,11 @@ pub struct Compacted {
 ///
 /// # Errors
 /// As for [`super::DurableStore::open`], and those of its file operations.
-pub fn compact(path: &Path) -> Result<Compacted, StoreError> {
+pub fn compact(options: &Options) -> Result<Compacted, StoreError> {
+    let path = options.path.as_path();
     let _lock = lock_existing(path)?;
     let bytes_before = directory_bytes(path);
-    let mut parts = open_stopped(path)?;
+    let mut parts = open_stopped(options)?;
     parts.upkeep.checkpoint()?;
     parts.upkeep.write_snapshot()?;
     parts.upkeep.give_space_back(true)?;
@@ -206,6 +215,19 @@ pub fn compact(path: &Path) -> Result<Compacted, StoreError> {
         bytes_before,
         bytes_after: directory_bytes(path),
     })
+}
+
+/// Writes a copy of the store to `target`, an empty or missing directory.
+///
+/// # Errors
+/// [`StoreError::NotEmpty`] if there is something in `target`; those of opening the store and of
+/// writing.
+pub fn backup(options: &Options, target: &Path) -> Result<(), StoreError> {
+    let _lock = lock_existing(&options.path)?;
+    let mut parts = open_stopped(options)?;
+    let copied = parts.upkeep.backup(target);
+    finish(parts)?;
+    copied
 }
 
 fn remove_dir(path: &Path) -> Result<(), StoreError> {
@@ -235,18 +257,31 @@ fn directory_bytes(path: &Path) -> u64 {
 
 /// The lock on a directory that is a store already.
 fn lock_existing(path: &Path) -> Result<Directory, StoreError> {
-    if !log_dir(path).is_dir() {
-        return Err(StoreError::NotAStore {
-            path: path.to_owned(),
-            what: "there is no log in it",
-        });
+    let is_missing = |path: &Path| match fs::metadata(path) {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(StoreError::io("look at", path)(error)),
+    };
+    let not_a_store = |what| StoreError::NotAStore {
+        path: path.to_owned(),
+        what,
+    };
+    if is_missing(path)? {
+        return Err(not_a_store(
+            "there is no such directory; --path or store.path names the right one",
+        ));
+    }
+    if is_missing(&log_dir(path))? {
+        return Err(not_a_store(
+            "there is no log in it; --path or store.path names the right one",
+        ));
     }
     Directory::lock(path)
 }
 
 /// Opens a store without its threads.
-fn open_stopped(path: &Path) -> Result<Parts, StoreError> {
-    open_parts(Arc::new(RealFiles), &Options::new(path), &mut |dir| {
+fn open_stopped(options: &Options) -> Result<Parts, StoreError> {
+    open_parts(Arc::new(RealFiles), options, &mut |dir| {
         Ok(Box::new(SledTable::open(dir)?))
     })
 }

@@ -41,15 +41,32 @@ pub enum StoreError {
     /// What lies there is not a store.
     #[error("{} is not a store: {what}", path.display())]
     NotAStore { path: PathBuf, what: &'static str },
+    /// Something new was to be written to a directory that has something in it.
+    #[error("{} is not empty; {purpose} needs a directory that is empty or does not exist",
+        path.display()
+    )]
+    NotEmpty {
+        path: PathBuf,
+        purpose: &'static str,
+    },
+    /// A line of an export could not be imported.
+    #[error(
+        "line {line} of the import: {what}; {} has only what came before, remove it before you \
+         import again", path.display()
+    )]
+    Import {
+        path: PathBuf,
+        line: u64,
+        what: String,
+    },
     /// This store cannot do that.
     #[error("{0}")]
     Unsupported(&'static str),
     /// A file operation failed, outside of the commit path.
-    #[error("cannot {doing} {}: {error}", path.display())]
+    #[error("cannot {doing} {}: {error}{}", path.display(), advice(error))]
     Io {
         doing: &'static str,
         path: PathBuf,
-        #[source]
         error: io::Error,
     },
     /// The engine that holds the checkpoint failed.
@@ -65,6 +82,27 @@ impl StoreError {
     ) -> impl FnOnce(io::Error) -> StoreError {
         let path = path.into();
         move |error| StoreError::Io { doing, path, error }
+    }
+}
+
+/// What to do about an error that somebody can mend without knowing the program.
+fn advice(error: &io::Error) -> &'static str {
+    use io::ErrorKind::*;
+    match error.kind() {
+        PermissionDenied => {
+            "; it must belong to the user that runs the broker, and commands on it are given as \
+             that user or as root"
+        }
+        ReadOnlyFilesystem => {
+            "; this process may only read there: mount it for writing, or name another \
+             directory (a service of systemd writes to its state directory only)"
+        }
+        StorageFull | QuotaExceeded => "; make room on that disk, or name a directory on another",
+        AlreadyExists | NotADirectory => {
+            "; a directory is needed, and there is a file: name another directory, or move the \
+             file away"
+        }
+        _ => "",
     }
 }
 

@@ -14,6 +14,12 @@ const FORMAT: u32 = 1;
 
 const FILE: &str = "format";
 
+/// Is there while a copy or an import is being written: without all of it, it is no store.
+const UNFINISHED: &str = "unfinished";
+
+/// All files that are written here, the mark of what is unfinished last.
+pub(crate) const NAMES: [&str; 4] = [FILE, "format.tmp", "unfinished.tmp", UNFINISHED];
+
 /// An exclusive lock on a store's directory, held while the value lives.
 pub(crate) struct Directory {
     _lock: fs::File,
@@ -46,8 +52,31 @@ impl Directory {
     }
 }
 
+/// Marks the directory `path` as one whose content is not complete yet.
+pub(crate) fn mark_unfinished(files: &dyn Files, path: &Path) -> Result<(), StoreError> {
+    let file = path.join(UNFINISHED);
+    replace_file(files, &file, b"").map_err(StoreError::io("write to", &file))
+}
+
+/// Takes the mark away again.
+pub(crate) fn unmark_unfinished(files: &dyn Files, path: &Path) -> Result<(), StoreError> {
+    let file = path.join(UNFINISHED);
+    files
+        .remove(&file)
+        .and_then(|()| files.sync_dir(path))
+        .map_err(StoreError::io("remove", &file))
+}
+
 /// The log epoch of the store in `path`; `None` for a new one.
 pub(crate) fn read(files: &dyn Files, path: &Path) -> Result<Option<u64>, StoreError> {
+    let unfinished = path.join(UNFINISHED);
+    let found = read_file(files, &unfinished).map_err(StoreError::io("read", &unfinished))?;
+    if found.is_some() {
+        return Err(StoreError::NotAStore {
+            path: path.to_owned(),
+            what: "a backup or an import into it was not finished; remove it, and make it again",
+        });
+    }
     let file = path.join(FILE);
     let content = read_file(files, &file).map_err(StoreError::io("read", &file))?;
     let Some(content) = content else {

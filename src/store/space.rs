@@ -1,11 +1,12 @@
 //! Deciding which segments are worth compacting, and the backup: the two kinds of upkeep that
 //! copy segments.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::files::{read_full_at, write_all_at};
+use super::files::{Files, read_full_at, write_all_at};
 use super::log::catalog::Segment;
 use super::log::format::HEADER_LEN;
 use super::open::{log_dir, snapshot_path};
@@ -102,21 +103,34 @@ impl Upkeep {
         live
     }
 
-    /// Writes a copy of the store to `target`: a snapshot, and then the log, which may be ahead
-    /// of it.
+    /// Writes a copy of the store to `target`, and leaves nothing there if it fails.
     pub(super) fn backup(&mut self, target: &Path) -> Result<(), StoreError> {
         let files = Arc::clone(&self.log.files);
-        let dir = log_dir(target);
+        let names = files.list(target).map_err(StoreError::io("list", target))?;
+        if !names.is_empty() {
+            return Err(StoreError::NotEmpty {
+                path: target.to_owned(),
+                purpose: "a backup",
+            });
+        }
         files
             .create_dir_all(target)
             .map_err(StoreError::io("create", target))?;
-        let names = files.list(target).map_err(StoreError::io("list", target))?;
-        if !names.is_empty() {
-            return Err(StoreError::NotAStore {
-                path: target.to_owned(),
-                what: "a backup needs a directory that is empty or does not exist",
-            });
+        let copied = self.copy_to(target);
+        // Half a copy only fills the disk. What cannot be removed stays marked as unfinished.
+        if copied.is_err()
+            && let Err(error) = discard(&*files, target)
+        {
+            tracing::warn!(directory = %target.display(), %error, "half a backup was left behind");
         }
+        copied
+    }
+
+    /// A snapshot, and then the log, which may be ahead of it.
+    fn copy_to(&mut self, target: &Path) -> Result<(), StoreError> {
+        let files = Arc::clone(&self.log.files);
+        let dir = log_dir(target);
+        format_file::mark_unfinished(&*files, target)?;
         files
             .create_dir_all(&dir)
             .map_err(StoreError::io("create", &dir))?;
@@ -133,12 +147,17 @@ impl Upkeep {
             };
             self.copy_segment(&segment, end, &dir)?;
         }
+        // A restored copy is a rolled back store: its offsets from now on are not those that the
+        // original will give out.
+        format_file::write(&*files, target, memory::epoch())?;
         for dir in [dir.as_path(), target] {
             files.sync_dir(dir).map_err(StoreError::io("flush", dir))?;
         }
-        // Last, for without it the copy is not a store. A restored copy is a rolled back store:
-        // its offsets from now on are not those that the original will give out.
-        format_file::write(&*files, target, memory::epoch())
+        if let Some(parent) = target.parent() {
+            // One that may be entered and not read cannot be flushed by us.
+            let _ = files.sync_dir(parent);
+        }
+        format_file::unmark_unfinished(&*files, target)
     }
 
     fn copy_segment(&self, segment: &Segment, end: u64, dir: &Path) -> Result<(), StoreError> {
@@ -159,4 +178,18 @@ impl Upkeep {
         }
         copy.sync_data().map_err(failed())
     }
+}
+
+/// Removes what a copy has written to `target`.
+fn discard(files: &dyn Files, target: &Path) -> io::Result<()> {
+    let or_missing = |result: io::Result<()>| match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    or_missing(files.remove_dir_all(&log_dir(target)))?;
+    or_missing(files.remove(&snapshot_path(target)))?;
+    for name in format_file::NAMES {
+        or_missing(files.remove(&target.join(name)))?;
+    }
+    Ok(())
 }

@@ -23,6 +23,8 @@ pub(crate) trait Files: Send + Sync + 'static {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes a directory with all that is in it.
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Makes the names in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Bytes that may still be written to the file system that holds `dir`.

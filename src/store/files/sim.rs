@@ -378,6 +378,16 @@ impl Files for SimFiles {
         Ok(())
     }
 
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let mut disk = self.0.lock();
+        let paths: Vec<PathBuf> = disk.names.keys().cloned().collect();
+        for path in paths.into_iter().filter(|path| path.starts_with(dir)) {
+            let dir = parent(&path).to_owned();
+            SimFiles::change_name(&mut disk, &dir, NameChange::Unlink(path));
+        }
+        Ok(())
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.check(Operation::SyncDir)?;
         let mut disk = self.0.lock();

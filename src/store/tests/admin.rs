@@ -4,8 +4,10 @@ use std::fs;
 
 use super::history::History;
 use super::model::Model;
-use super::small;
-use crate::store::{DurableStore, Store, admin};
+use super::{message, open_sim, session_put, small, target};
+use crate::store::files::Files;
+use crate::store::files::sim::{Operation, SimFiles};
+use crate::store::{DurableStore, Record, Store, StoreError, admin, format_file};
 
 fn filled(path: &std::path::Path, seed: u64) -> History {
     let (store, _) = DurableStore::open(&small(path)).expect("it opens");
@@ -51,7 +53,7 @@ fn an_export_can_be_imported_again() {
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     filled(&from, 5);
     let mut lines = Vec::new();
-    let exported = admin::export(&from, &mut lines).expect("it is exported");
+    let exported = admin::export(&small(&from), &mut lines).expect("it is exported");
     assert!(exported.messages > 10 && exported.lost == 0, "{exported:?}");
     for line in lines
         .split(|&byte| byte == b'\n')
@@ -60,7 +62,7 @@ fn an_export_can_be_imported_again() {
         let value: serde_json::Value = serde_json::from_slice(line).expect("it is JSON");
         assert!(value["type"].is_string());
     }
-    let imported = admin::import(&to, &mut &lines[..]).expect("it is imported");
+    let imported = admin::import(&small(&to), &mut &lines[..]).expect("it is imported");
     assert_eq!(imported, exported);
     let (mut before, payloads) = content(&from);
     let (after, payloads_after) = content(&to);
@@ -83,7 +85,7 @@ fn an_export_can_be_imported_again() {
     assert_eq!(after.sessions, before.sessions);
     assert_eq!(after.retained, before.retained);
     assert_eq!(payloads_after, payloads);
-    let refused = admin::import(&to, &mut &lines[..]);
+    let refused = admin::import(&small(&to), &mut &lines[..]);
     assert!(refused.is_err(), "{refused:?}");
 }
 
@@ -93,7 +95,7 @@ fn a_compacted_store_is_smaller_and_the_same() {
     let path = dir.path().join("store");
     filled(&path, 6);
     let before = content(&path);
-    let compacted = admin::compact(&path).expect("it is compacted");
+    let compacted = admin::compact(&small(&path)).expect("it is compacted");
     assert!(
         compacted.bytes_after < compacted.bytes_before,
         "{compacted:?}"
@@ -126,4 +128,154 @@ fn a_check_tells_damage_and_changes_nothing() {
     );
     assert_eq!(fs::read(&segments[0]).expect("it can be read"), bytes);
     assert!(admin::check(&dir.path().join("nothing")).is_err());
+}
+
+/// What is wrong with an import is told with its line, and what came before is no store.
+#[test]
+fn an_import_that_makes_no_sense_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = r#"{"type":"store","version":1,"time_ms":5}"#;
+    let session = |number: u64, will_qos: u8| {
+        format!(
+            r#"{{"type":"session","number":{number},"client_id":"a","epoch":1,"expiry_interval_secs":9,"connected_ms":1,"disconnected_ms":2,"protocol_level":5,"next_seq":0,"inbound_packet_ids":[],"subscriptions":[],"will":{{"topic":"t","qos":{will_qos},"retain":false,"delay_secs":0,"due_ms":null}}}}"#
+        )
+    };
+    let to = |session: u64, qos: u8, flags: u8| {
+        format!(
+            r#"{{"type":"message","offset":1,"topic":"t","payload":"x","qos":1,"retain":false,"published_ms":1,"publisher":0,"retained":false,"targets":[{{"session":{session},"seq":0,"qos":{qos},"flags":{flags}}}]}}"#
+        )
+    };
+    let end = r#"{"type":"end"}"#;
+    let one = session(1, 0);
+    let (good, bad) = (to(1, 1, 0), [to(2, 1, 0), to(1, 3, 0), to(1, 1, 64)]);
+    let newer = first.replace("\"version\":1", "\"version\":2");
+    for (lines, line, what) in [
+        (vec![], 1, "cut short"),
+        (vec![first, &one, &good], 4, "cut short"),
+        (vec![&one, end], 1, "begins with"),
+        (vec![&newer, end], 1, "newer version"),
+        (vec![first, first, end], 2, "second export"),
+        (vec![first, end, &one], 3, "comes after"),
+        (vec![first, "", "what?", end], 3, "expected value"),
+        (
+            vec![first, r#"{"type":"session","number":1}"#, end],
+            2,
+            "missing field `client_id`",
+        ),
+        (vec![first, &one, &one, end], 3, "session 1 is there twice"),
+        (
+            vec![first, &session(0, 0), end],
+            2,
+            "not the number of a session",
+        ),
+        (
+            vec![first, &session(u64::MAX, 0), end],
+            2,
+            "not the number of a session",
+        ),
+        (vec![first, &session(1, 3), end], 2, "no QoS 3"),
+        (
+            vec![first, &one, &bad[0], end],
+            3,
+            "no line before it has session 2",
+        ),
+        (vec![first, &one, &bad[1], end], 3, "no QoS 3"),
+        (vec![first, &one, &bad[2], end], 3, "six bits"),
+        (
+            vec![
+                first,
+                r#"{"type":"released","session":7,"seq":1,"flags":0}"#,
+                end,
+            ],
+            2,
+            "session 7",
+        ),
+    ] {
+        let options = small(dir.path().join("store"));
+        let refused = admin::import(&options, &mut lines.join("\n").as_bytes());
+        let error = refused.expect_err(what).to_string();
+        let expected = format!("line {line} of the import: ");
+        assert!(
+            error.starts_with(&expected) && error.contains(what),
+            "{what}: {error}"
+        );
+        assert!(!error.contains("line 1 column"), "{error}");
+        let opened = DurableStore::open(&options).map(drop);
+        assert!(
+            matches!(opened, Err(StoreError::NotAStore { .. })),
+            "{opened:?}"
+        );
+        fs::remove_dir_all(&options.path).expect("it can be removed");
+    }
+    let options = small(dir.path().join("store"));
+    let text = [first, &one, &good, end].join("\n");
+    let imported = admin::import(&options, &mut text.as_bytes()).expect("it is good");
+    assert_eq!((imported.sessions, imported.queue_entries), (1, 1));
+    DurableStore::open(&options).expect("it is a store");
+}
+
+#[test]
+fn a_stopped_store_is_copied() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (from, to) = (dir.path().join("from"), dir.path().join("deep/to"));
+    filled(&from, 8);
+    let before = content(&from);
+    admin::backup(&small(&from), &to).expect("it is copied");
+    let refused = admin::backup(&small(&from), &to);
+    assert!(
+        matches!(refused, Err(StoreError::NotEmpty { .. })),
+        "{refused:?}"
+    );
+    assert!(admin::check(&to).expect("it is a store").is_sound());
+    assert_eq!(content(&to), before);
+    assert_eq!(content(&from), before);
+}
+
+/// Wherever it fails, nothing is left, and the store goes on.
+#[test]
+fn a_backup_that_fails_leaves_nothing() {
+    let (store, copy) = (
+        std::path::Path::new("/store"),
+        std::path::Path::new("/copy"),
+    );
+    let is_empty = |disk: &SimFiles| {
+        [copy.to_owned(), copy.join("log")]
+            .iter()
+            .all(|dir| disk.list(dir).expect("it is listed").is_empty())
+    };
+    for operation in [
+        Operation::Create,
+        Operation::Write,
+        Operation::Sync,
+        Operation::SyncDir,
+    ] {
+        let mut failures = 0;
+        for after in 0.. {
+            let disk = SimFiles::new();
+            let mut parts = open_sim(&disk, &small(store)).expect("it opens");
+            let targets = [target(1, 1)];
+            let queued = Record::Message(message(b"x", &targets));
+            parts
+                .append(&[session_put(1), queued])
+                .expect("it takes it");
+            parts.commit().expect("it commits");
+            disk.fail(operation, after, 28);
+            let failed = parts.upkeep.backup(copy).is_err();
+            if !failed {
+                break;
+            }
+            failures += 1;
+            assert!(is_empty(&disk), "{operation:?} after {after}");
+            parts
+                .upkeep
+                .backup(copy)
+                .expect("the second time it is copied");
+            assert!(
+                format_file::read(&disk, copy)
+                    .expect("it is complete")
+                    .is_some()
+            );
+        }
+        assert!(failures > 1, "{operation:?}");
+    }
 }

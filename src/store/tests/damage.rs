@@ -271,7 +271,7 @@ fn a_backup_of_a_running_store_is_the_same_store() {
     crate::store::wait::wait_blocking(&store);
     store.backup(&target_dir).expect("it is copied");
     let refused = store.backup(&target_dir);
-    assert!(matches!(refused, Err(StoreError::NotAStore { .. })));
+    assert!(matches!(refused, Err(StoreError::NotEmpty { .. })));
     let (copy, recovered) = open(&small(&target_dir));
     assert_eq!(Model::of(&recovered), history.model);
     assert!(!recovered.report.has_loss(), "{:?}", recovered.report);
