@@ -11,6 +11,7 @@ use crate::access::Access;
 use crate::broker::{Broker, Restored};
 use crate::config::{Config, Problems};
 use crate::edges::mqtt::{Admission, Edge, Listener};
+use crate::ops::control::Control;
 use crate::store::{self, Basis, Recovered, Report, Store, StoreError};
 
 /// How often deadlines are looked at: what a Keep Alive or a delay may come too late.
@@ -20,6 +21,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub struct Server {
     config: Config,
     addresses: Addresses,
+    /// Before what holds the store, and with it the lock on the directory that the socket is in.
+    control: Option<Control>,
     edge: Arc<Edge>,
     listeners: JoinSet<()>,
     ticking: JoinHandle<()>,
@@ -60,6 +63,7 @@ impl Server {
     pub async fn start(config: Config) -> Result<Server, StartError> {
         let access = Access::new(&config).map_err(StartError::Config)?;
         let (store, recovered) = open_store(&config).await?;
+        let control = Control::start(&config.store, &store);
         let broker = restore(&config, &access, store, recovered).await;
         let mut bound = Vec::new();
         for address in &config.mqtt.listen {
@@ -89,6 +93,7 @@ impl Server {
         Ok(Server {
             config,
             addresses,
+            control,
             edge,
             listeners,
             ticking,
@@ -114,6 +119,7 @@ impl Server {
     /// Stops: no new connections, every client is told [MQTT-4.13.1-1], and whoever is not gone by
     /// `mqtt.shutdown_deadline` is cut off.
     pub async fn shutdown(mut self) {
+        self.control = None;
         let broker = &self.edge.broker;
         broker.stop();
         let gone = async {

@@ -1,7 +1,9 @@
-//! What the person who runs the broker sees of it: the log, and the service manager's view.
+//! What the person who runs the broker sees of it: the log, the service manager's view, and the
+//! socket for what can be asked of it while it runs.
 //!
-//! Nothing here is needed to route a message; the binary calls it at start and at stop.
+//! Nothing here is needed to route a message.
 
+pub mod control;
 pub mod files;
 pub mod logging;
 pub mod systemd;
