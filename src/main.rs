@@ -31,6 +31,8 @@ fn main() -> ExitCode {
         Task::Serve(options) => serve(&options),
         Task::Check(options) => cli::check::run(&options, &mut std::io::stdout()),
         Task::Config => print_defaults(),
+        Task::Store(command) => cli::store::run(&command, &mut std::io::stdout()),
+        Task::Backup(options) => cli::backup::run(&options, &mut std::io::stdout()),
         Task::Passwd(options) => cli::passwd::run(&options),
         Task::Publish(options) => talk(cli::publish::run(&options)),
         Task::Subscribe(options) => {

@@ -3,10 +3,12 @@
 //! Each command is a module with a function that does the work and says what went wrong;
 //! `main` calls it and turns the outcome into an exit code.
 
+pub mod backup;
 pub mod check;
 mod client;
 pub mod passwd;
 pub mod publish;
+pub mod store;
 pub mod subscribe;
 mod terminal;
 #[cfg(test)]
@@ -54,6 +56,22 @@ enum Command {
     Check(ConfigOptions),
     /// Print every setting with its default and what it means
     Config,
+    /// Check, compact, export or import the store of a broker that is not running
+    ///
+    /// The store is the one that the broker would use with the same settings, or the one that
+    /// --path names. `tidings backup` copies it, while the broker runs too.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
+    /// Copy the store to a directory, while the broker runs or while it does not
+    ///
+    /// The copy has all sessions, queues and retained messages as of one moment. To go back to it,
+    /// start a broker with store.path on the copy, or on a copy of that.
+    ///
+    /// A running broker makes the copy itself, so that it must be able to write to TARGET; as a
+    /// service of systemd it can do so below its state directory (/var/lib/tidings) only. The
+    /// command is given as the user that runs the broker, or as root, and with the settings of the
+    /// broker: it finds it by the directory of its store.
+    Backup(backup::Options),
     /// Add users to a password file, change their passwords, or delete them
     ///
     /// The file is made if it does not exist; access.password_file names it to the broker, and a
@@ -75,6 +93,8 @@ pub enum Task {
     Serve(ConfigOptions),
     Check(ConfigOptions),
     Config,
+    Store(store::StoreCommand),
+    Backup(backup::Options),
     Passwd(passwd::Options),
     Publish(publish::Options),
     Subscribe(subscribe::Options),
@@ -88,8 +108,11 @@ impl CommandLine {
             None => Ok(Task::Serve(before)),
             Some(Command::Serve(after)) => Ok(Task::Serve(before.and(after))),
             Some(Command::Check(after)) => Ok(Task::Check(before.and(after))),
+            Some(Command::Store(command)) => Ok(Task::Store(command.after(before))),
+            Some(Command::Backup(options)) => Ok(Task::Backup(options.after(before))),
             Some(_) if before.config.is_some() || !before.set.is_empty() => {
-                let why = "--config and --set have a meaning for serve and check only\n";
+                let why =
+                    "--config and --set have a meaning for serve, check, store and backup only\n";
                 Err(clap::Error::raw(
                     clap::error::ErrorKind::ArgumentConflict,
                     why,
