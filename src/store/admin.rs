@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use super::open::{Parts, log_dir, open_parts, snapshot_path, state_dir};
 use super::record::decode;
 use super::sled::SledTable;
 use super::state::State;
-use super::state::table::META_KEY;
+use super::state::table::{META_KEY, Meta};
 use super::table::Table;
 use super::{Recovered, StoreError, snapshot};
 
@@ -115,10 +116,16 @@ pub fn check(path: &Path) -> Result<Checked, StoreError> {
         checkpoint: Ok(0),
         snapshot: Ok(0),
     };
-    check_log(&files, &log_dir(path), &mut checked)?;
+    let mut known = None;
     if state_dir(path).exists() {
-        checked.checkpoint = check_table(path).map_err(|error| error.to_string());
+        checked.checkpoint = check_table(path)
+            .map(|(keys, meta)| {
+                known = meta;
+                keys
+            })
+            .map_err(|error| error.to_string());
     }
+    check_log(&files, &log_dir(path), known.as_ref(), &mut checked)?;
     let mut state = State::new();
     checked.snapshot = match snapshot::load(&files, &snapshot_path(path), &mut state) {
         Ok(found) => Ok(found.map_or(0, |(_, size)| size)),
@@ -127,11 +134,20 @@ pub fn check(path: &Path) -> Result<Checked, StoreError> {
     Ok(checked)
 }
 
-fn check_log(files: &dyn Files, dir: &Path, checked: &mut Checked) -> Result<(), StoreError> {
+/// `known` is what the checkpoint knows of the log.
+fn check_log(
+    files: &dyn Files,
+    dir: &Path,
+    known: Option<&Meta>,
+    checked: &mut Checked,
+) -> Result<(), StoreError> {
     let mut names = files.list(dir).map_err(StoreError::io("list", dir))?;
-    names.retain(|name| parse_segment_name(name).is_some());
     names.sort_unstable();
-    for (i, name) in names.iter().enumerate() {
+    let names: Vec<_> = names
+        .iter()
+        .filter_map(|name| Some((name, parse_segment_name(name)?)))
+        .collect();
+    for (i, (name, numbers)) in names.iter().enumerate() {
         let path = dir.join(name);
         let failed = || StoreError::io("read", &path);
         let file = files.open(&path).map_err(failed())?;
@@ -154,24 +170,37 @@ fn check_log(files: &dyn Files, dir: &Path, checked: &mut Checked) -> Result<(),
         checked.log_bytes += file.len().map_err(failed())?;
         checked.damaged += found.damaged;
         checked.damaged_bytes += found.damaged_bytes;
-        checked.torn_bytes += found.torn_bytes;
+        // What a checkpoint is beyond was on disk: no crash has torn it.
+        let was_whole = found.torn_bytes > 0
+            && known.is_some_and(|meta| {
+                numbers.1 < meta.segment || numbers.1 == meta.segment && found.end < meta.position
+            });
+        if was_whole {
+            checked.damaged += 1;
+            checked.damaged_bytes += found.torn_bytes;
+        } else {
+            checked.torn_bytes += found.torn_bytes;
+        }
     }
     Ok(())
 }
 
-fn check_table(path: &Path) -> Result<u64, StoreError> {
+/// The number of keys, and where the log was when they were written.
+fn check_table(path: &Path) -> Result<(u64, Option<Meta>), StoreError> {
     let mut table = SledTable::open(&state_dir(path))?;
     let mut state = State::new();
     let mut keys = 0;
+    let mut meta = None;
     table.load(&mut |key, value| {
         keys += 1;
         if key == META_KEY {
-            super::state::table::Meta::decode(value).map(drop)
+            meta = Some(Meta::decode(value)?);
+            Some(())
         } else {
             state.load(key, value)
         }
     })?;
-    Ok(keys)
+    Ok((keys, meta))
 }
 
 /// What [`compact`] did.
@@ -241,7 +270,6 @@ fn remove_dir(path: &Path) -> Result<(), StoreError> {
 
 /// Bytes that the files in `path` occupy.
 fn directory_bytes(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
     let Ok(entries) = fs::read_dir(path) else {
         return 0;
     };
@@ -257,24 +285,31 @@ fn directory_bytes(path: &Path) -> u64 {
 
 /// The lock on a directory that is a store already.
 fn lock_existing(path: &Path) -> Result<Directory, StoreError> {
-    let is_missing = |path: &Path| match fs::metadata(path) {
-        Ok(_) => Ok(false),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+    let look_at = |path: &Path| match fs::metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(StoreError::io("look at", path)(error)),
     };
     let not_a_store = |what| StoreError::NotAStore {
         path: path.to_owned(),
         what,
     };
-    if is_missing(path)? {
+    let Some(directory) = look_at(path)? else {
         return Err(not_a_store(
             "there is no such directory; --path or store.path names the right one",
         ));
-    }
-    if is_missing(&log_dir(path))? {
+    };
+    if look_at(&log_dir(path))?.is_none() {
         return Err(not_a_store(
             "there is no log in it; --path or store.path names the right one",
         ));
+    }
+    // Even reading leaves files behind: those of sled, the log's next segment.
+    if directory.uid() != 0 && rustix::process::geteuid().is_root() {
+        return Err(StoreError::Foreign {
+            path: path.to_owned(),
+            owner: directory.uid(),
+        });
     }
     Directory::lock(path)
 }

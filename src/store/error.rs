@@ -12,7 +12,10 @@ pub enum StoreError {
     #[error("{0}")]
     Failed(std::sync::Arc<Failure>),
     /// Free disk space is below `store.disk_free_min`.
-    #[error("only {free_bytes} bytes are free on the disk: no new messages are taken")]
+    #[error(
+        "only {free_bytes} bytes are free on the disk: no new messages are taken; make room, or \
+         lower store.disk_free_min"
+    )]
     DiskLow { free_bytes: u64 },
     /// A record is larger than the log can hold.
     #[error("a record of {bytes} bytes is larger than the log can hold")]
@@ -41,6 +44,13 @@ pub enum StoreError {
     /// What lies there is not a store.
     #[error("{} is not a store: {what}", path.display())]
     NotAStore { path: PathBuf, what: &'static str },
+    /// Root was to work on a store that is somebody else's.
+    #[error(
+        "{} belongs to the user with the number {owner}, and a broker of that user could not open \
+         what root leaves in it; give the command as that user (sudo -u '#{owner}')",
+        path.display()
+    )]
+    Foreign { path: PathBuf, owner: u32 },
     /// Something new was to be written to a directory that has something in it.
     #[error("{} is not empty; {purpose} needs a directory that is empty or does not exist",
         path.display()

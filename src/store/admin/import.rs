@@ -1,4 +1,4 @@
-//! Importing what [`super::export`] wrote, as appends to a new store.
+//! Importing what [`super::export()`] wrote, as appends to a new store.
 
 use std::collections::HashSet;
 use std::io::{BufRead, Read};
@@ -15,7 +15,7 @@ use crate::store::{
 const LINE_MAX: u64 = 1 << 30;
 
 /// Fills a new store in `options.path`, an empty or missing directory, with what
-/// [`super::export`] wrote.
+/// [`super::export()`] wrote.
 ///
 /// # Errors
 /// [`StoreError::NotEmpty`] if there is something in the directory; [`StoreError::Import`] for a
@@ -163,6 +163,7 @@ impl Import<'_> {
                 take_session(store, session)
             }
             Line::Message(message) => {
+                store.admit().map_err(|error| error.to_string())?;
                 check_entry(message.qos, 0)?;
                 self.check_targets(&message.targets)?;
                 self.done.messages += 1;
