@@ -59,7 +59,8 @@ enum Command {
     /// Check, compact, export or import the store of a broker that is not running
     ///
     /// The store is the one that the broker would use with the same settings, or the one that
-    /// --path names. `tidings backup` copies it, while the broker runs too.
+    /// --path names. The command is given as the user that runs the broker. `tidings backup` copies
+    /// a store, while the broker runs too.
     #[command(subcommand)]
     Store(store::StoreCommand),
     /// Copy the store to a directory, while the broker runs or while it does not

@@ -22,6 +22,8 @@ mod retained;
 mod session;
 mod shared;
 mod shutdown;
+mod store_cli;
+mod store_messages;
 mod subscribe;
 mod sys;
 mod will;

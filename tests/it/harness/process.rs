@@ -98,7 +98,11 @@ impl Log {
 /// The binary with an empty directory to work in and none of our environment's `TIDINGS_`
 /// variables.
 fn command(directory: &TempDir) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+    command_of(env!("CARGO_BIN_EXE_tidings").as_ref(), directory)
+}
+
+fn command_of(binary: &OsStr, directory: &TempDir) -> Command {
+    let mut command = Command::new(binary);
     for (name, _) in
         std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDINGS_"))
     {
@@ -127,9 +131,38 @@ pub fn run_with_input<S: AsRef<OsStr>>(
     environment: &[(&str, &str)],
     input: &str,
 ) -> Finished {
-    let mut child = command(directory)
-        .args(arguments)
-        .envs(environment.iter().copied())
+    let mut command = command(directory);
+    command.args(arguments).envs(environment.iter().copied());
+    finish(command, input)
+}
+
+/// Runs the binary to its end, without the rights of root: root may read and write everything.
+pub fn run_unprivileged<S: AsRef<OsStr>>(directory: &TempDir, arguments: &[S]) -> Finished {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    /// `nobody`, whatever its name is.
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        return run(directory, arguments, &[]);
+    }
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(directory, open).expect("our own directory");
+    // Where it lies nobody else may be let in. Copied by another process: a file that this one
+    // has open for writing could be so in a child that is being started at the same time, and is
+    // not run then.
+    let binary = directory.path().join("tidings");
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_tidings"))
+        .arg(&binary)
+        .status();
+    assert!(copied.expect("cp runs").success(), "cp");
+    let mut command = command_of(binary.as_os_str(), directory);
+    command.args(arguments).uid(NOBODY).gid(NOBODY);
+    finish(command, "")
+}
+
+fn finish(mut command: Command, input: &str) -> Finished {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
