@@ -122,8 +122,8 @@ pub struct DurableStore {
     control: Arc<Control>,
     commit_bytes_max: u64,
     threads: Mutex<Option<(JoinHandle<()>, JoinHandle<()>)>>,
-    /// The lock on the directory, given up when the store is dropped.
-    _directory: Directory,
+    /// The lock on the directory, given up when the store is closed.
+    directory: Mutex<Option<Directory>>,
 }
 
 impl DurableStore {
@@ -170,7 +170,7 @@ impl DurableStore {
             control,
             commit_bytes_max: options.commit_bytes_max,
             threads: Mutex::new(Some(threads)),
-            _directory: directory,
+            directory: Mutex::new(Some(directory)),
         };
         Ok((store, recovered))
     }
@@ -322,6 +322,7 @@ impl Store for DurableStore {
         let joined = committing.join();
         self.control.stop();
         let kept = keeping.join();
+        *self.directory.lock() = None;
         let result = match self.log.progress.failure() {
             Some(failure) => Err(StoreError::Failed(failure)),
             None => Ok(()),

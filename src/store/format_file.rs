@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -26,10 +27,14 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Makes the directory if need be, and locks it.
+    /// Makes the directory if need be, for its owner alone, and locks it.
     pub(crate) fn lock(path: &Path) -> Result<Directory, StoreError> {
         if !path.is_dir() {
-            fs::create_dir_all(path).map_err(StoreError::io("create", path))?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path)
+                .map_err(StoreError::io("create", path))?;
             // What is acknowledged inside is only as durable as the name of the directory.
             let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
             let parent = parent.unwrap_or(Path::new("."));
@@ -67,6 +72,27 @@ pub(crate) fn unmark_unfinished(files: &dyn Files, path: &Path) -> Result<(), St
         .map_err(StoreError::io("remove", &file))
 }
 
+/// Whether a directory without a store may become one: nobody else's files are in it. A file system
+/// of its own comes with `lost+found`.
+fn is_free(files: &dyn Files, path: &Path) -> io::Result<bool> {
+    // What was moved aside keeps its name as a beginning.
+    const OURS: [&str; 7] = [
+        "lock",
+        "control",
+        "log",
+        "state",
+        "snapshot",
+        "format",
+        "lost+found",
+    ];
+    let names = files.list(path)?;
+    let is_ours = |name: &String| {
+        let stem = name.split('.').next().unwrap_or(name);
+        OURS.contains(&stem)
+    };
+    Ok(names.iter().all(is_ours))
+}
+
 /// The log epoch of the store in `path`; `None` for a new one.
 pub(crate) fn read(files: &dyn Files, path: &Path) -> Result<Option<u64>, StoreError> {
     let unfinished = path.join(UNFINISHED);
@@ -80,7 +106,13 @@ pub(crate) fn read(files: &dyn Files, path: &Path) -> Result<Option<u64>, StoreE
     let file = path.join(FILE);
     let content = read_file(files, &file).map_err(StoreError::io("read", &file))?;
     let Some(content) = content else {
-        return Ok(None);
+        return match is_free(files, path).map_err(StoreError::io("list", path))? {
+            true => Ok(None),
+            false => Err(StoreError::NotAStore {
+                path: path.to_owned(),
+                what: "there are other files in it; name an empty or a new directory in store.path",
+            }),
+        };
     };
     let content = String::from_utf8_lossy(&content);
     let field = |name: &str| {

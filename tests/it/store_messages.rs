@@ -302,3 +302,21 @@ fn help_is_there() {
         }
     }
 }
+
+/// A mistyped path does not fill somebody else's directory, and the one that is made is for its
+/// owner alone.
+#[tokio::test]
+async fn a_directory_with_other_files() {
+    let stores = Stores::new();
+    std::fs::create_dir(stores.path("home")).expect("our own directory");
+    std::fs::write(stores.path("home/letter.txt"), "x").expect("our own directory");
+    let words = [
+        "home is not a store",
+        "other files",
+        "empty or a new directory",
+    ];
+    expect_one_line(&serve(&stores, "home"), &words);
+    stop(stores.broker("a"));
+    let made = std::fs::metadata(stores.path("a")).expect("it was made");
+    assert_eq!(made.permissions().mode() & 0o777, 0o700);
+}
