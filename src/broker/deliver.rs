@@ -13,7 +13,7 @@ use super::Broker;
 use super::clock::Millis;
 use super::encode::{Delivery, Encodings, NO_IDENTIFIER, Variant, encode_message, encoded_len};
 use super::journal::Journal;
-use super::message::{Message, Run};
+use super::message::{Message, Publication, Run};
 use super::outgoing::{Body, Next, Outgoing, Progress, Slot, Through};
 use super::session::{Closing, Link, Session, State};
 use super::stats::{Drop, Stats, Tally};
@@ -24,7 +24,7 @@ use crate::store::Ticket;
 /// What delivering one run needs besides the session.
 pub(super) struct Context<'a> {
     pub broker: &'a Broker,
-    /// What the store has.
+    /// What the store has; everything that may come, if it is one that a restart forgets.
     pub durable: Ticket,
     pub limits: &'a LimitsConfig,
     pub stats: &'a Stats,
@@ -98,9 +98,14 @@ fn try_at_once(
         || link.aliases.is_some()
         || link.closing.is_some()
         || run.publications[0].is_large()
-        || (terms.qos == QoS::ExactlyOnce && run.publications.iter().any(|it| run.holds(it)))
     {
         return false;
+    }
+    if terms.qos == QoS::ExactlyOnce {
+        let holds = |it: &Publication<'_>| run.holds(it) || (*kept && it.qos == QoS::ExactlyOnce);
+        if cx.durable < Message::NOT_KEPT && run.publications.iter().any(holds) {
+            return false;
+        }
     }
     let variant = Variant {
         v5: link.version.is_v5(),

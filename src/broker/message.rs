@@ -55,9 +55,9 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Whether this publication may go on as QoS 2 only once the store has it. Its publisher would
-    /// send it again after a crash, and a broker that had forgotten it would deliver it twice
-    /// [MQTT-4.3.3-2].
+    /// Whether this publication may go on as QoS 2 only once the store has it, whoever receives it.
+    /// Its publisher would send it again after a crash, and a broker that had forgotten it would
+    /// deliver it twice [MQTT-4.3.3-2].
     pub(super) fn holds(&self, publication: &Publication<'_>) -> bool {
         self.publisher_is_kept && publication.packet_id.is_some()
     }
@@ -81,8 +81,11 @@ pub struct Message {
     pub publisher: u64,
     /// Its offset in the log plus one; 0 while it is not there.
     offset: AtomicU64,
-    /// The ticket that the store must have before it may go on as QoS 2.
+    /// The ticket that the store must have before it may go on as QoS 2: see
+    /// [`Message::held_from`].
     hold: AtomicU64,
+    /// Whether that is so for every receiver.
+    held_from_all: bool,
     /// Counts the settings of Retained Messages up to this one; 0 if it never was one.
     pub(super) retained_as: AtomicU64,
 }
@@ -97,8 +100,8 @@ pub struct MessageParts<'a> {
     pub qos: QoS,
     pub retain: bool,
     pub publisher: u64,
-    /// Whether it may go on as QoS 2 only once the store has it.
-    pub held_back: bool,
+    /// Whether it may go on as QoS 2 only once the store has it, whoever receives it.
+    pub held_from_all: bool,
 }
 
 impl Message {
@@ -147,11 +150,11 @@ impl Message {
             expires_at,
             publisher: parts.publisher,
             offset: AtomicU64::new(0),
-            hold: AtomicU64::new(if parts.held_back {
-                Message::NOT_KEPT.0
-            } else {
-                0
+            hold: AtomicU64::new(match parts.qos {
+                QoS::ExactlyOnce => Message::NOT_KEPT.0,
+                QoS::AtMostOnce | QoS::AtLeastOnce => 0,
             }),
+            held_from_all: parts.held_from_all,
             retained_as: AtomicU64::new(0),
         }
     }
@@ -167,11 +170,12 @@ impl Message {
                 qos: QoS::from_u8(stored.qos).unwrap_or(QoS::ExactlyOnce),
                 retain: stored.retain,
                 publisher: stored.publisher,
-                held_back: false,
+                held_from_all: false,
             },
             Millis(stored.published_ms),
         );
         message.expires_at = stored.expires_ms.map(Millis);
+        message.hold = AtomicU64::new(0);
         message.offset = AtomicU64::new(stored.offset.0 + 1);
         message
     }
@@ -179,9 +183,25 @@ impl Message {
     /// What [`Message::hold`] says of a message that is not in the store yet.
     pub const NOT_KEPT: Ticket = Ticket(u64::MAX);
 
-    /// The store must have this ticket before the message may go on as QoS 2.
+    /// The store must have this ticket before the message may leave the memory.
     pub fn hold(&self) -> Ticket {
         Ticket(self.hold.load(Ordering::Acquire))
+    }
+
+    /// The store must have this ticket before the message may go on as QoS 2 to a session that is
+    /// kept, or not. A crash that makes the broker forget what a kept session was sent would leave
+    /// its client with a Packet Identifier that is never released: the next message under it
+    /// would be taken for a repetition, and be lost [MQTT-4.3.3-10].
+    pub fn held_from(&self, kept: bool) -> Ticket {
+        match kept || self.held_from_all {
+            true => self.hold(),
+            false => Ticket::default(),
+        }
+    }
+
+    /// Has it wait for this ticket.
+    pub(super) fn hold_until(&self, ticket: Ticket) {
+        self.hold.store(ticket.0, Ordering::Release);
     }
 
     /// Where it is in the log, once it is there.
@@ -193,7 +213,7 @@ impl Message {
     /// It is in the log, and safe there once the store has `ticket`.
     pub(super) fn set_kept(&self, offset: Offset, ticket: Ticket) {
         if self.hold() == Message::NOT_KEPT {
-            self.hold.store(ticket.0, Ordering::Release);
+            self.hold_until(ticket);
         }
         self.offset.store(offset.0 + 1, Ordering::Release);
     }

@@ -363,9 +363,13 @@ impl<'a> Batch<'a> {
             tally,
             journal,
         } = &mut *self.scratch;
+        let store = &self.broker.store;
         Context {
             broker: self.broker,
-            durable: self.broker.store.durable(),
+            durable: match store.is_in_memory() {
+                true => Ticket(u64::MAX),
+                false => store.durable(),
+            },
             limits: &self.broker.limits,
             stats: &self.broker.stats,
             now: self.broker.clock.now(),

@@ -256,7 +256,7 @@ mod tests {
                 qos: QoS::AtMostOnce,
                 retain: true,
                 publisher: 0,
-                held_back: false,
+                held_from_all: false,
             },
             Millis(0),
         ))

@@ -31,7 +31,7 @@ impl Will {
                 qos: will.qos,
                 retain: will.retain,
                 publisher,
-                held_back: false,
+                held_from_all: false,
             },
             now,
         );
@@ -61,7 +61,7 @@ impl Will {
                 qos: QoS::from_u8(stored.qos).unwrap_or(QoS::ExactlyOnce),
                 retain: stored.retain,
                 publisher,
-                held_back: false,
+                held_from_all: false,
             },
             Millis(0),
         );

@@ -333,8 +333,9 @@ impl Outgoing {
                     continue;
                 }
                 (Progress::Queued, Body::Held(message)) => {
-                    if slot.qos == QoS::ExactlyOnce && message.hold() > durable {
-                        return Next::Hold(message.hold());
+                    let hold = message.held_from(self.finished.is_some());
+                    if slot.qos == QoS::ExactlyOnce && hold > durable {
+                        return Next::Hold(hold);
                     }
                     if drop(slot, message) {
                         self.next += 1;
