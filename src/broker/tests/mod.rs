@@ -7,4 +7,5 @@ mod histories;
 pub(crate) mod kit;
 mod limits;
 mod replay;
+mod restart;
 mod shared;

@@ -1,0 +1,105 @@
+//! What a broker takes over from the one before, and what the two must not mix up: cases that
+//! random histories do not meet, with a store whose disk is as slow as the case wants it.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
+
+use tidings_protocol::mqtt::{QoS, RetainHandling, SubscriptionOptions, Version};
+
+use super::kit::{Client, Setup, crashed, options, publication, slow_broker};
+use crate::broker::link::Waiting;
+use crate::broker::outbox::Outbox;
+use crate::broker::{Broker, Ending, Publication, STRIPES};
+use crate::store::SlowStore;
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Bell {
+    fn rings(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+fn all_appends(store: &SlowStore) -> usize {
+    store.appends().0
+}
+
+fn persistent(broker: &'static Broker, id: &str) -> Client<'static> {
+    Client::connect(broker, id, Setup::persistent(Version::V5))
+}
+
+fn clean(broker: &'static Broker, id: &str) -> Client<'static> {
+    Client::connect(broker, id, Setup::new(Version::V5))
+}
+/// The messages of QoS 2 publishers wait for the store. A receiver's task that looks between the
+/// delivery and the moment when there is a ticket to wait for is woken all the same.
+#[test]
+fn who_looks_for_a_held_message_too_early_is_woken() {
+    let (broker, store) = slow_broker();
+    let receiver = persistent(broker, "receiver");
+    receiver.subscribe("t", QoS::ExactlyOnce);
+    store.commit();
+    let bell = Arc::new(Bell::default());
+    let (session, epoch) = (Arc::clone(&receiver.session), receiver.epoch);
+    let waker = Waker::from(bell.clone());
+    store.before_append(move || {
+        let mut out = Outbox::default();
+        let waiting = broker.collect(&session, epoch, &mut out, &waker);
+        assert_eq!(waiting, Ok(Waiting::default()));
+        assert!(out.is_empty());
+    });
+    let mut publisher = clean(broker, "publisher");
+    publisher.publish("t", QoS::ExactlyOnce, "held");
+    let waker = Waker::from(bell.clone());
+    let collect = |out: &mut Outbox| {
+        broker
+            .collect(&receiver.session, receiver.epoch, out, &waker)
+            .expect("still connected");
+    };
+    assert!(bell.rings() > 0, "nobody says that there is a ticket now");
+    let before = bell.rings();
+    let mut out = Outbox::default();
+    collect(&mut out);
+    assert!(out.is_empty(), "it was sent before the store had it");
+    store.commit();
+    assert!(bell.rings() > before, "nobody says that the store has it");
+    collect(&mut out);
+    assert!(!out.is_empty());
+}
+
+/// A page that was asked for by a connection that is gone does not keep the next one waiting.
+#[test]
+fn a_page_that_comes_after_a_takeover_is_asked_for_again() {
+    let (broker, store) = slow_broker();
+    let first = persistent(broker, "receiver");
+    first.subscribe("t", QoS::AtLeastOnce);
+    first.close(Ending::Lost);
+    let mut publisher = clean(broker, "publisher");
+    for number in 0..3 {
+        publisher.publish("t", QoS::AtLeastOnce, &number.to_string());
+    }
+    store.commit();
+    let (broker, _store) = crashed(&store, all_appends(&store));
+    let old = persistent(broker, "receiver");
+    let mut out = Outbox::default();
+    let waiting = broker.collect(&old.session, old.epoch, &mut out, Waker::noop());
+    assert!(waiting.expect("connected").page);
+    let mut new = persistent(broker, "receiver");
+    let bell = Arc::new(Bell::default());
+    let waker = Waker::from(bell.clone());
+    let waiting = broker.collect(&new.session, new.epoch, &mut out, &waker);
+    assert!(!waiting.expect("connected").page, "one at a time");
+    broker.load_page(&old.session, old.epoch);
+    assert_eq!(bell.rings(), 1);
+    assert_eq!(new.payloads(), ["0", "1", "2"]);
+}
