@@ -103,3 +103,35 @@ fn a_page_that_comes_after_a_takeover_is_asked_for_again() {
     assert_eq!(bell.rings(), 1);
     assert_eq!(new.payloads(), ["0", "1", "2"]);
 }
+
+/// Large messages are read back a few at a time: what is ready to be sent is bounded in bytes, not
+/// in messages alone.
+#[test]
+fn a_page_of_large_messages_is_a_small_one() {
+    let (broker, store) = slow_broker();
+    let first = persistent(broker, "receiver");
+    first.subscribe("t", QoS::AtLeastOnce);
+    first.close(Ending::Lost);
+    let mut publisher = clean(broker, "publisher");
+    let payload = vec![7; 200_000];
+    for _ in 0..100 {
+        publisher
+            .publish_run("t", &[publication(QoS::AtLeastOnce, &payload)])
+            .expect("accepted");
+    }
+    store.commit();
+    let (broker, _store) = crashed(&store, all_appends(&store));
+    assert_eq!(broker.stats.held_bytes.get(), 0);
+    let setup = Setup::persistent(Version::V5).window(1);
+    let mut client = Client::connect(broker, "receiver", setup);
+    for _ in 0..100 {
+        let got = client.messages();
+        assert_eq!(got.len(), 1);
+        let held = broker.stats.held_bytes.get();
+        assert!(held < 2_000_000, "{held} bytes in memory");
+        client.complete(&got[0]);
+    }
+    assert!(client.messages().is_empty());
+    assert_eq!(broker.stats.queued_bytes.get(), 0);
+    assert_eq!(broker.stats.held_bytes.get(), 0);
+}
