@@ -177,7 +177,7 @@ impl Broker {
         }
         let left: Vec<Slot> = state.change_queue(&self.stats, |queue| queue.take_all().collect());
         session.refresh_readiness(&state);
-        let recorded = state.recorded;
+        let (recorded, kept) = (state.recorded, state.kept);
         drop(state);
         self.sessions
             .remove_if(session.client_id(), |_, known| Arc::ptr_eq(known, session));
@@ -189,7 +189,7 @@ impl Broker {
         };
         let (shared, own): (Vec<Slot>, Vec<Slot>) = left.into_iter().partition(is_shared);
         batch.refused(Reason::SessionEnded, own.len() as u64);
-        batch.pass_on(shared, &groups);
+        batch.pass_on(shared, &groups, kept);
         batch.publish_will(will);
         if recorded {
             // Last: until then the messages that went to others are needed by this session, and

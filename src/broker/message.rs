@@ -180,6 +180,25 @@ impl Message {
         message
     }
 
+    /// The same message for a session that takes it over from another one, with a place in the log of
+    /// its own. `in_log` says whether the store keeps the old place for as long as that takes.
+    pub fn passed_on(&self, in_log: bool) -> Message {
+        let hold = self.hold();
+        Message {
+            bytes: self.bytes.clone(),
+            shared: self.shared.clone(),
+            offset: AtomicU64::new(match in_log {
+                true => self.offset.load(Ordering::Acquire),
+                false => 0,
+            }),
+            hold: AtomicU64::new(hold.0),
+            // Nobody would tell the copy when the batch of the original is over.
+            held_from_all: self.held_from_all && hold != Message::NOT_KEPT,
+            retained_as: AtomicU64::new(0),
+            ..*self
+        }
+    }
+
     /// What [`Message::hold`] says of a message that is not in the store yet.
     pub const NOT_KEPT: Ticket = Ticket(u64::MAX);
 

@@ -316,14 +316,15 @@ impl<'a> Batch<'a> {
 
     /// Gives messages that a session had from Shared Subscriptions, and did not acknowledge before
     /// it ended, to other members of their groups (MQTT 5 §4.8.2). `groups` are those that the
-    /// session was in, for messages from before a restart.
-    pub(super) fn pass_on(&mut self, orphans: Vec<Slot>, groups: &[Arc<Group>]) {
+    /// session was in, for messages from before a restart; `kept` says whether the store has its
+    /// queue still.
+    pub(super) fn pass_on(&mut self, orphans: Vec<Slot>, groups: &[Arc<Group>], kept: bool) {
         let broker = self.broker;
         let mut cx = self.context();
         let mut orphans = orphans.into_iter().peekable();
         while orphans.peek().is_some() {
             let page: Vec<Slot> = orphans.by_ref().take(PAGE_MESSAGES).collect();
-            for (message, through) in broker.read_back(page, cx.stats) {
+            for (message, through) in broker.read_back(page, kept, cx.stats) {
                 let group = match through.as_ref().and_then(|it| it.group.as_ref()) {
                     Some(known) => Some(&known.0),
                     None => groups

@@ -135,3 +135,28 @@ fn a_page_of_large_messages_is_a_small_one() {
     assert_eq!(broker.stats.queued_bytes.get(), 0);
     assert_eq!(broker.stats.held_bytes.get(), 0);
 }
+
+/// A message that goes from a session that is not kept to one that is, is kept for it: whoever had
+/// it in the store before may be done with it.
+#[test]
+fn what_is_passed_on_to_a_session_that_is_kept_is_kept_for_it() {
+    let (broker, store) = slow_broker();
+    let mut other = persistent(broker, "other");
+    other.subscribe("t", QoS::AtLeastOnce);
+    let member = clean(broker, "member");
+    member.subscribe("$share/g/t", QoS::AtLeastOnce);
+    let heir = persistent(broker, "heir");
+    heir.subscribe("$share/g/t", QoS::AtLeastOnce);
+    heir.close(Ending::Lost);
+    let mut publisher = clean(broker, "publisher");
+    publisher.publish("t", QoS::AtLeastOnce, "job");
+    store.commit();
+    assert_eq!(other.drain().len(), 1);
+    other.collect();
+    store.commit();
+    member.close(Ending::Lost);
+    store.commit();
+    assert_eq!(persistent(broker, "heir").payloads(), ["job"]);
+    let (broker, _store) = crashed(&store, all_appends(&store));
+    assert_eq!(persistent(broker, "heir").payloads(), ["job"]);
+}
