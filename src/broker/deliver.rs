@@ -191,7 +191,7 @@ fn deliver_publication(
 }
 
 /// Delivers a message that is kept already, and answers its sequence number if it was queued.
-pub(super) fn deliver_message(
+fn deliver_message(
     state: &mut State,
     message: Arc<Message>,
     qos: QoS,
@@ -221,6 +221,34 @@ pub(super) fn deliver_message(
         Slot::waiting(Body::Held(message), through, qos, retain),
         cx,
     )
+}
+
+/// Delivers a message that somebody else has had, and keeps for whom it is now.
+pub(super) fn deliver_and_keep(
+    session: &Session,
+    state: &mut State,
+    message: Arc<Message>,
+    qos: QoS,
+    retain: bool,
+    through: Option<Arc<Through>>,
+    cx: &mut Context<'_>,
+) {
+    let again = Arc::clone(&message);
+    let (hold, holds) = (message.hold(), state.kept && qos == QoS::ExactlyOnce);
+    if holds {
+        // It is not to be sent before the store has the entry.
+        message.hold_until(Message::NOT_KEPT);
+    }
+    let queued = deliver_message(state, message, qos, retain, through.clone(), cx);
+    match queued.filter(|_| state.kept) {
+        Some(sequence) => {
+            let through = through.as_ref();
+            cx.broker
+                .keep_entry(session.number(), sequence, &again, qos, retain, through);
+        }
+        None if holds => again.hold_until(hold),
+        None => {}
+    }
 }
 
 fn send_qos0(

@@ -195,11 +195,14 @@ impl Broker {
         let target = target(session, sequence, qos, retain, through);
         if let Some(offset) = message.offset() {
             let size = u32::try_from(message.content_len()).unwrap_or(u32::MAX);
-            self.keep(&[Record::Enqueue {
+            let ticket = self.keep(&[Record::Enqueue {
                 offset,
                 size,
                 target,
             }]);
+            if qos == QoS::ExactlyOnce {
+                message.hold_until(ticket);
+            }
             return;
         }
         let targets = [target];

@@ -11,7 +11,7 @@ use tidings_protocol::topic;
 
 use super::Broker;
 use super::close::DueWill;
-use super::deliver::{Context, deliver_message};
+use super::deliver::{Context, deliver_and_keep};
 use super::encode::Encodings;
 use super::journal::Journal;
 use super::message::{Message, Publication, Run};
@@ -397,12 +397,15 @@ fn pass_on_to(member: &Subscriber, message: Arc<Message>, cx: &mut Context<'_>) 
     let retain = message.retain && *retain_as_published;
     let qos = message.qos.min(*qos);
     let mut state = member.session.lock();
-    let again = Arc::clone(&message);
-    let queued = deliver_message(&mut state, message, qos, retain, through.clone(), cx);
-    if let Some(sequence) = queued.filter(|_| state.kept) {
-        let session = member.session.number();
-        cx.broker
-            .keep_entry(session, sequence, &again, qos, retain, through.as_ref());
-    }
+    let through = through.clone();
+    deliver_and_keep(
+        &member.session,
+        &mut state,
+        message,
+        qos,
+        retain,
+        through,
+        cx,
+    );
     member.session.after_delivery(&mut state, cx);
 }

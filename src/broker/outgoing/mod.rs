@@ -282,6 +282,12 @@ impl Outgoing {
             .min(SPAN_MAX.saturating_sub(self.slots.len()))
     }
 
+    /// Whether another message would be sent without an acknowledgement of those before it, though
+    /// perhaps only once the store has it, or them.
+    pub fn takes_more(&self, receive_maximum: u16) -> bool {
+        self.len() < usize::from(receive_maximum) && self.slots.len() < SPAN_MAX
+    }
+
     /// Queues a message, and answers its sequence number.
     pub fn push(&mut self, slot: Slot) -> u64 {
         while self

@@ -160,3 +160,37 @@ fn what_is_passed_on_to_a_session_that_is_kept_is_kept_for_it() {
     let (broker, _store) = crashed(&store, all_appends(&store));
     assert_eq!(persistent(broker, "heir").payloads(), ["job"]);
 }
+
+/// Many Retained Messages of QoS 2 do not wait for the disk one by one.
+#[test]
+fn a_replay_of_qos_2_waits_for_the_disk_by_the_window() {
+    let (broker, store) = slow_broker();
+    let mut publisher = clean(broker, "publisher");
+    for number in 0..100 {
+        let topic = format!("t/{number:02}");
+        let retained = Publication {
+            retain: true,
+            ..publication(QoS::ExactlyOnce, b"x")
+        };
+        publisher
+            .publish_run(&topic, &[retained])
+            .expect("accepted");
+    }
+    let setup = Setup::persistent(Version::V5).window(50);
+    let mut client = Client::connect(broker, "c", setup);
+    client.subscribe("t/#", QoS::ExactlyOnce);
+    store.commit();
+    let mut commits = 0;
+    let mut topics = Vec::new();
+    while topics.len() < 100 {
+        assert!(client.collect().is_empty(), "sent before the store had it");
+        store.commit();
+        commits += 1;
+        for message in client.messages() {
+            topics.push(message.topic.clone());
+            client.complete(&message);
+        }
+    }
+    assert!(commits <= 4, "{commits} commits");
+    assert!(topics.is_sorted());
+}
