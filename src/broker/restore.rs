@@ -75,6 +75,10 @@ impl Broker {
             for (known, read) in page.iter().zip(self.store.read(&offsets)) {
                 match read {
                     Ok(stored) => {
+                        // A number that was given to a session that is not kept is known from what
+                        // it published alone, and No Local goes by it.
+                        self.next_session
+                            .fetch_max(stored.publisher.saturating_add(1), Ordering::Relaxed);
                         self.retained.set(Arc::new(Message::from_stored(&stored)));
                         restored.retained += 1;
                     }

@@ -161,6 +161,25 @@ fn what_is_passed_on_to_a_session_that_is_kept_is_kept_for_it() {
     assert_eq!(persistent(broker, "heir").payloads(), ["job"]);
 }
 
+/// No Local withholds what a session published itself, not what somebody published before a
+/// restart whose session had the same number.
+#[test]
+fn numbers_of_sessions_that_published_are_not_used_again() {
+    let (broker, store) = slow_broker();
+    let mut publisher = clean(broker, "publisher");
+    publisher.retain("t", b"kept").expect("accepted");
+    let (broker, _store) = crashed(&store, all_appends(&store));
+    for id in ["a", "b", "c"] {
+        let mut client = clean(broker, id);
+        let no_local = SubscriptionOptions {
+            no_local: true,
+            ..options(QoS::AtLeastOnce)
+        };
+        client.subscribe_with("t", no_local, 0);
+        assert_eq!(client.payloads(), ["kept"], "{id}");
+    }
+}
+
 /// Many Retained Messages of QoS 2 do not wait for the disk one by one.
 #[test]
 fn a_replay_of_qos_2_waits_for_the_disk_by_the_window() {
