@@ -61,6 +61,7 @@ impl Broker {
         if more {
             state.replays.push_front(replay);
         } else if state.kept
+            && !state.replays_of(replay.filter())
             && let Some(&held) = state.subscriptions.get(&**replay.filter())
         {
             // From here on a restart need not begin it again.

@@ -180,6 +180,36 @@ fn numbers_of_sessions_that_published_are_not_used_again() {
     }
 }
 
+/// Retained Messages that a subscription is still to receive are not forgotten when it is made
+/// again in a way that asks for no more of them.
+#[test]
+fn subscribing_again_does_not_end_a_replay() {
+    for handling in [RetainHandling::SendIfNew, RetainHandling::DoNotSend] {
+        let (broker, store) = slow_broker();
+        let mut publisher = clean(broker, "publisher");
+        for number in 0..10 {
+            publisher
+                .retain(&format!("t/{number}"), b"x")
+                .expect("accepted");
+        }
+        let setup = Setup::persistent(Version::V5).window(2);
+        let mut client = Client::connect(broker, "c", setup);
+        client.subscribe("t/#", QoS::AtLeastOnce);
+        assert_eq!(client.messages().len(), 2);
+        let again = SubscriptionOptions {
+            retain_handling: handling,
+            ..options(QoS::AtLeastOnce)
+        };
+        client.subscribe_with("t/#", again, 0);
+        let (broker, _store) = crashed(&store, all_appends(&store));
+        let mut client = Client::connect(broker, "c", setup);
+        let mut topics: Vec<String> = client.drain().into_iter().map(|m| m.topic).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        assert_eq!(topics.len(), 10);
+    }
+}
+
 /// Many Retained Messages of QoS 2 do not wait for the disk one by one.
 #[test]
 fn a_replay_of_qos_2_waits_for_the_disk_by_the_window() {
