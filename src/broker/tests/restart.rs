@@ -210,6 +210,44 @@ fn subscribing_again_does_not_end_a_replay() {
     }
 }
 
+/// A will is in the store until its message is: a crash at any moment of a takeover has it
+/// published after all, or again.
+#[test]
+fn no_crash_loses_a_will() {
+    let takeover = |broker: &'static Broker| {
+        persistent(broker, "mortal");
+    };
+    let clean_takeover = |broker: &'static Broker| {
+        clean(broker, "mortal");
+    };
+    for (setup, end) in [
+        (Setup::persistent(Version::V5), &takeover as &dyn Fn(_)),
+        (Setup::persistent(Version::V5), &clean_takeover),
+        (Setup::new(Version::V5), &takeover),
+    ] {
+        let (broker, store) = slow_broker();
+        let witness = persistent(broker, "witness");
+        witness.subscribe("will", QoS::AtLeastOnce);
+        witness.close(Ending::Lost);
+        Client::connect(
+            broker,
+            "mortal",
+            Setup {
+                will: true,
+                ..setup
+            },
+        );
+        let from = all_appends(&store);
+        end(broker);
+        for count in from..=all_appends(&store) {
+            let (broker, _store) = crashed(&store, count);
+            let mut witness = persistent(broker, "witness");
+            let wills = witness.drain().len();
+            assert!(wills > 0, "lost after {count} of {from} and more");
+        }
+    }
+}
+
 /// Many Retained Messages of QoS 2 do not wait for the disk one by one.
 #[test]
 fn a_replay_of_qos_2_waits_for_the_disk_by_the_window() {
