@@ -248,6 +248,36 @@ fn no_crash_loses_a_will() {
     }
 }
 
+/// What expires is forgotten by memory and store together: nobody can set another one in between.
+#[test]
+fn a_retained_message_that_expires_is_cleared_under_its_topic() {
+    use tidings_protocol::mqtt::{PropertiesBuilder, Property};
+
+    let (broker, store) = slow_broker();
+    let mut publisher = clean(broker, "publisher");
+    let mut properties = PropertiesBuilder::new();
+    properties.push(Property::MessageExpiryInterval(0));
+    let expires = Publication {
+        retain: true,
+        properties: properties.as_properties(),
+        ..publication(QoS::AtLeastOnce, b"x")
+    };
+    publisher.publish_run("t", &[expires]).expect("accepted");
+    let now = broker.clock.now();
+    while broker.clock.advance() <= now {
+        std::hint::spin_loop();
+    }
+    let stripe = broker.hasher.hash_one("t") as usize % STRIPES;
+    let locked = Arc::new(AtomicUsize::new(0));
+    let seen = locked.clone();
+    store.before_append(move || {
+        let free = broker.topics[stripe].try_lock().is_some();
+        seen.store(1 + usize::from(free), Ordering::Relaxed);
+    });
+    broker.tick();
+    assert_eq!(locked.load(Ordering::Relaxed), 1, "nothing, or unlocked");
+}
+
 /// Many Retained Messages of QoS 2 do not wait for the disk one by one.
 #[test]
 fn a_replay_of_qos_2_waits_for_the_disk_by_the_window() {
