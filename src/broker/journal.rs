@@ -24,8 +24,9 @@ use crate::store::{
 /// Of a target: delivered with RETAIN set.
 pub(super) const FLAG_RETAIN: u8 = 1;
 
-/// Of a target: it is a member of a Shared Subscription, whose turn it was.
-pub(super) const FLAG_SHARED: u8 = 2;
+/// Of a target: bits for the [`tag`](super::shared::Group::tag) of the Shared Subscription whose
+/// member it is; 0 if it is none's.
+pub(super) const SHARED_SHIFT: u32 = 1;
 
 /// Of a subscription's options, where SUBSCRIBE has a reserved bit: it is still to receive
 /// Retained Messages.
@@ -92,11 +93,7 @@ fn target(
         seq: sequence,
         qos: qos.as_u8(),
         flags: if retain { FLAG_RETAIN } else { 0 }
-            | if through.is_some_and(|through| through.is_shared()) {
-                FLAG_SHARED
-            } else {
-                0
-            },
+            | through.map_or(0, |through| through.shared_as) << SHARED_SHIFT,
         subscription_ids: identifiers.unwrap_or_default().into(),
     }
 }

@@ -325,12 +325,10 @@ impl<'a> Batch<'a> {
         while orphans.peek().is_some() {
             let page: Vec<Slot> = orphans.by_ref().take(PAGE_MESSAGES).collect();
             for (message, through) in broker.read_back(page, kept, cx.stats) {
-                let group = match through.as_ref().and_then(|it| it.group.as_ref()) {
-                    Some(known) => Some(&known.0),
-                    None => groups
-                        .iter()
-                        .find(|group| topic::matches(group.filter(), message.topic())),
-                };
+                let known = through.as_ref().and_then(|it| it.group.as_ref());
+                let mut candidates = known.map(|known| &known.0).into_iter().chain(groups);
+                let group =
+                    candidates.find(|group| topic::matches(group.filter(), message.topic()));
                 let next = group.and_then(|group| {
                     group.choose(message.qos, broker.limits.queue_qos0, |member| {
                         member.session.may_receive(message.topic())

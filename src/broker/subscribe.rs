@@ -187,8 +187,8 @@ fn terms(held: Held, group: Option<Arc<Group>>) -> Terms {
     let through = (identifiers.is_some() || group.is_some()).then(|| {
         Arc::new(Through {
             identifiers,
+            shared_as: group.as_ref().map_or(0, |group| group.tag()),
             group: group.map(GroupRef),
-            some_group: false,
         })
     });
     Terms {

@@ -40,16 +40,16 @@ const SPAN_MAX: usize = IDENTIFIERS as usize;
 pub struct Through {
     /// The Subscription Identifiers to send along.
     pub identifiers: Option<Arc<[u32]>>,
-    /// The Shared Subscription, by its address.
+    /// The Shared Subscription, by its address; none after a restart that left it unclear.
     pub group: Option<GroupRef>,
-    /// It came through a Shared Subscription, before a restart that forgot through which.
-    pub some_group: bool,
+    /// The tag of the Shared Subscription; 0 if it did not come through one.
+    pub shared_as: u8,
 }
 
 impl Through {
     /// Whether it came through a Shared Subscription.
     pub fn is_shared(&self) -> bool {
-        self.group.is_some() || self.some_group
+        self.shared_as != 0
     }
 }
 

@@ -8,7 +8,7 @@ use std::task::{Wake, Waker};
 
 use tidings_protocol::mqtt::{QoS, RetainHandling, SubscriptionOptions, Version};
 
-use super::kit::{Client, Setup, crashed, options, publication, slow_broker};
+use super::kit::{Client, FAREWELL, Setup, crashed, options, publication, slow_broker};
 use crate::broker::link::Waiting;
 use crate::broker::outbox::Outbox;
 use crate::broker::{Broker, Ending, Publication, STRIPES};
@@ -310,4 +310,34 @@ fn a_replay_of_qos_2_waits_for_the_disk_by_the_window() {
     }
     assert!(commits <= 4, "{commits} commits");
     assert!(topics.is_sorted());
+}
+
+/// What a session had from several Shared Subscriptions before the restart goes to the groups that
+/// it came from, even where another one matches the same topic.
+#[test]
+fn messages_of_two_groups_go_back_to_both() {
+    let (broker, store) = slow_broker();
+    let mut both = persistent(broker, "both");
+    for (filter, identifier) in [("$share/a/t/#", 1), ("$share/b/t/+", 2)] {
+        both.subscribe_with(filter, options(QoS::AtLeastOnce), identifier);
+    }
+    let mut publisher = clean(broker, "publisher");
+    publisher.publish("t/x", QoS::AtLeastOnce, "first");
+    publisher.publish("t/x", QoS::AtLeastOnce, "second");
+    let got = both.messages();
+    assert_eq!(got.len(), 4);
+    // Of the first one, the copy of group b is complete.
+    let done = got
+        .iter()
+        .find(|m| m.text() == "first" && m.identifiers == [2]);
+    both.complete(done.expect("each group has a copy"));
+    both.close(Ending::Lost);
+    let (broker, _store) = crashed(&store, all_appends(&store));
+    let mut a = persistent(broker, "a");
+    a.subscribe("$share/a/t/#", QoS::AtLeastOnce);
+    let mut b = persistent(broker, "b");
+    b.subscribe("$share/b/t/+", QoS::AtLeastOnce);
+    persistent(broker, "both").close(FAREWELL);
+    assert_eq!(a.payloads(), ["first", "second"]);
+    assert_eq!(b.payloads(), ["second"]);
 }
