@@ -13,7 +13,7 @@ use super::Broker;
 use super::clock::Millis;
 use super::encode::{Delivery, Encodings, NO_IDENTIFIER, Variant, encode_message, encoded_len};
 use super::journal::Journal;
-use super::message::{Message, Run};
+use super::message::{Message, Publication, Run};
 use super::outgoing::{Body, Next, Outgoing, Progress, Slot, Through};
 use super::session::{Closing, Link, Session, State};
 use super::stats::{Drop, Stats, Tally};
@@ -24,7 +24,7 @@ use crate::store::Ticket;
 /// What delivering one run needs besides the session.
 pub(super) struct Context<'a> {
     pub broker: &'a Broker,
-    /// What the store has.
+    /// What the store has; everything that may come, if it is one that a restart forgets.
     pub durable: Ticket,
     pub limits: &'a LimitsConfig,
     pub stats: &'a Stats,
@@ -98,9 +98,14 @@ fn try_at_once(
         || link.aliases.is_some()
         || link.closing.is_some()
         || run.publications[0].is_large()
-        || (terms.qos == QoS::ExactlyOnce && run.publications.iter().any(|it| run.holds(it)))
     {
         return false;
+    }
+    if terms.qos == QoS::ExactlyOnce {
+        let holds = |it: &Publication<'_>| run.holds(it) || (*kept && it.qos == QoS::ExactlyOnce);
+        if cx.durable < Message::NOT_KEPT && run.publications.iter().any(holds) {
+            return false;
+        }
     }
     let variant = Variant {
         v5: link.version.is_v5(),
@@ -192,7 +197,7 @@ fn deliver_publication(
 }
 
 /// Delivers a message that is kept already, and answers its sequence number if it was queued.
-pub(super) fn deliver_message(
+fn deliver_message(
     state: &mut State,
     message: Arc<Message>,
     qos: QoS,
@@ -222,6 +227,34 @@ pub(super) fn deliver_message(
         Slot::waiting(Body::Held(message), through, qos, retain),
         cx,
     )
+}
+
+/// Delivers a message that somebody else has had, and keeps for whom it is now.
+pub(super) fn deliver_and_keep(
+    session: &Session,
+    state: &mut State,
+    message: Arc<Message>,
+    qos: QoS,
+    retain: bool,
+    through: Option<Arc<Through>>,
+    cx: &mut Context<'_>,
+) {
+    let again = Arc::clone(&message);
+    let (hold, holds) = (message.hold(), state.kept && qos == QoS::ExactlyOnce);
+    if holds {
+        // It is not to be sent before the store has the entry.
+        message.hold_until(Message::NOT_KEPT);
+    }
+    let queued = deliver_message(state, message, qos, retain, through.clone(), cx);
+    match queued.filter(|_| state.kept) {
+        Some(sequence) => {
+            let through = through.as_ref();
+            cx.broker
+                .keep_entry(session.number(), sequence, &again, qos, retain, through);
+        }
+        None if holds => again.hold_until(hold),
+        None => {}
+    }
 }
 
 fn send_qos0(

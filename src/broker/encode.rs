@@ -133,7 +133,7 @@ impl RunMessages {
                     qos: publication.qos,
                     retain: publication.retain,
                     publisher: run.publisher,
-                    held_back: run.holds(publication),
+                    held_from_all: run.holds(publication),
                     bell: run.bell,
                 },
                 now,

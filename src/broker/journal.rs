@@ -24,8 +24,9 @@ use crate::store::{
 /// Of a target: delivered with RETAIN set.
 pub(super) const FLAG_RETAIN: u8 = 1;
 
-/// Of a target: it is a member of a Shared Subscription, whose turn it was.
-pub(super) const FLAG_SHARED: u8 = 2;
+/// Of a target: bits for the [`tag`](super::shared::Group::tag) of the Shared Subscription whose
+/// member it is; 0 if it is none's.
+pub(super) const SHARED_SHIFT: u32 = 1;
 
 /// Of a subscription's options, where SUBSCRIBE has a reserved bit: it is still to receive
 /// Retained Messages.
@@ -129,11 +130,7 @@ fn target(
         seq: sequence,
         qos: qos.as_u8(),
         flags: if retain { FLAG_RETAIN } else { 0 }
-            | if through.is_some_and(|through| through.is_shared()) {
-                FLAG_SHARED
-            } else {
-                0
-            },
+            | through.map_or(0, |through| through.shared_as) << SHARED_SHIFT,
         subscription_ids: identifiers.unwrap_or_default().into(),
     }
 }
@@ -233,11 +230,14 @@ impl Broker {
         message.owe();
         if let Some(offset) = message.offset() {
             let size = u32::try_from(message.content_len()).unwrap_or(u32::MAX);
-            self.keep(&[Record::Enqueue {
+            let ticket = self.keep(&[Record::Enqueue {
                 offset,
                 size,
                 target,
             }]);
+            if qos == QoS::ExactlyOnce {
+                message.hold_until(ticket);
+            }
             return;
         }
         let targets = [target];

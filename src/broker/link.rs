@@ -12,7 +12,7 @@ use super::message::Message;
 use super::outbox::Outbox;
 use super::outgoing::Acknowledgement;
 use super::session::{Closing, Link, Session, State};
-use crate::store::{self, List, Record, Ticket};
+use crate::store::{self, Health, List, Record, Ticket};
 
 /// What became of a QoS 2 PUBLISH before it is routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,9 +101,15 @@ impl Broker {
 
     /// Has a task woken once the store has this ticket; true if it has it already.
     fn watch_store(&self, ticket: Ticket, waker: &Waker) -> bool {
-        // Its batch is not over: that wakes the task too, and then there is a ticket.
-        ticket != Message::NOT_KEPT
-            && matches!(self.store.register(ticket, waker), store::Waiting::Durable)
+        if ticket == Message::NOT_KEPT {
+            // Its batch will be over in a moment, and then there is a ticket. Nobody else would
+            // say so to a task that was awake when the message came.
+            if !matches!(self.store.health(), Health::Failed(_)) {
+                waker.wake_by_ref();
+            }
+            return false;
+        }
+        matches!(self.store.register(ticket, waker), store::Waiting::Durable)
     }
 
     /// Remembers whom to wake when this connection must end, and for nothing else: its client does

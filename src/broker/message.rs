@@ -60,9 +60,9 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Whether this publication may go on as QoS 2 only once the store has it. Its publisher would
-    /// send it again after a crash, and a broker that had forgotten it would deliver it twice
-    /// [MQTT-4.3.3-2].
+    /// Whether this publication may go on as QoS 2 only once the store has it, whoever receives it.
+    /// Its publisher would send it again after a crash, and a broker that had forgotten it would
+    /// deliver it twice [MQTT-4.3.3-2].
     pub(super) fn holds(&self, publication: &Publication<'_>) -> bool {
         self.publisher_is_kept && publication.packet_id.is_some()
     }
@@ -86,8 +86,11 @@ pub struct Message {
     pub publisher: u64,
     /// Its offset in the log plus one; 0 while it is not there.
     offset: AtomicU64,
-    /// The ticket that the store must have before it may go on as QoS 2.
+    /// The ticket that the store must have before it may go on as QoS 2: see
+    /// [`Message::held_from`].
     hold: AtomicU64,
+    /// Whether that is so for every receiver.
+    held_from_all: bool,
     /// Entries in the queues of sessions that are kept, and one until it is decided that nothing
     /// else needs it.
     owed: AtomicU32,
@@ -106,8 +109,8 @@ pub struct MessageParts<'a> {
     pub qos: QoS,
     pub retain: bool,
     pub publisher: u64,
-    /// Whether it may go on as QoS 2 only once the store has it.
-    pub held_back: bool,
+    /// Whether it may go on as QoS 2 only once the store has it, whoever receives it.
+    pub held_from_all: bool,
     pub bell: Option<&'a Arc<Bell>>,
 }
 
@@ -179,28 +182,14 @@ impl Message {
             expires_at,
             publisher: parts.publisher,
             offset: AtomicU64::new(0),
-            hold: AtomicU64::new(if parts.held_back {
-                Message::NOT_KEPT.0
-            } else {
-                0
+            hold: AtomicU64::new(match parts.qos {
+                QoS::ExactlyOnce => Message::NOT_KEPT.0,
+                QoS::AtMostOnce | QoS::AtLeastOnce => 0,
             }),
+            held_from_all: parts.held_from_all,
             owed: AtomicU32::new(1),
             bell: parts.bell.cloned(),
             retained_as: AtomicU64::new(0),
-        }
-    }
-
-    /// The same message as if it came now: to be kept by itself.
-    pub fn anew(&self) -> Message {
-        Message {
-            bytes: self.bytes.clone(),
-            shared: self.shared.clone(),
-            offset: AtomicU64::new(0),
-            hold: AtomicU64::new(0),
-            owed: AtomicU32::new(1),
-            bell: None,
-            retained_as: AtomicU64::new(0),
-            ..*self
         }
     }
 
@@ -215,22 +204,60 @@ impl Message {
                 qos: QoS::from_u8(stored.qos).unwrap_or(QoS::ExactlyOnce),
                 retain: stored.retain,
                 publisher: stored.publisher,
-                held_back: false,
+                held_from_all: false,
                 bell: None,
             },
             Millis(stored.published_ms),
         );
         message.expires_at = stored.expires_ms.map(Millis);
+        message.hold = AtomicU64::new(0);
         message.offset = AtomicU64::new(stored.offset.0 + 1);
         message
+    }
+
+    /// The same message for a session that takes it over from another one, with a place in the log of
+    /// its own. `in_log` says whether the store keeps the old place for as long as that takes.
+    pub fn passed_on(&self, in_log: bool) -> Message {
+        let hold = self.hold();
+        Message {
+            bytes: self.bytes.clone(),
+            shared: self.shared.clone(),
+            offset: AtomicU64::new(match in_log {
+                true => self.offset.load(Ordering::Acquire),
+                false => 0,
+            }),
+            hold: AtomicU64::new(hold.0),
+            // Nobody would tell the copy when the batch of the original is over.
+            held_from_all: self.held_from_all && hold != Message::NOT_KEPT,
+            owed: AtomicU32::new(1),
+            bell: None,
+            retained_as: AtomicU64::new(0),
+            ..*self
+        }
     }
 
     /// What [`Message::hold`] says of a message that is not in the store yet.
     pub const NOT_KEPT: Ticket = Ticket(u64::MAX);
 
-    /// The store must have this ticket before the message may go on as QoS 2.
+    /// The store must have this ticket before the message may leave the memory.
     pub fn hold(&self) -> Ticket {
         Ticket(self.hold.load(Ordering::Acquire))
+    }
+
+    /// The store must have this ticket before the message may go on as QoS 2 to a session that is
+    /// kept, or not. A crash that makes the broker forget what a kept session was sent would leave
+    /// its client with a Packet Identifier that is never released: the next message under it
+    /// would be taken for a repetition, and be lost [MQTT-4.3.3-10].
+    pub fn held_from(&self, kept: bool) -> Ticket {
+        match kept || self.held_from_all {
+            true => self.hold(),
+            false => Ticket::default(),
+        }
+    }
+
+    /// Has it wait for this ticket.
+    pub(super) fn hold_until(&self, ticket: Ticket) {
+        self.hold.store(ticket.0, Ordering::Release);
     }
 
     /// Where it is in the log, once it is there.
@@ -242,7 +269,7 @@ impl Message {
     /// It is in the log, and safe there once the store has `ticket`.
     pub(super) fn set_kept(&self, offset: Offset, ticket: Ticket) {
         if self.hold() == Message::NOT_KEPT {
-            self.hold.store(ticket.0, Ordering::Release);
+            self.hold_until(ticket);
         }
         self.offset.store(offset.0 + 1, Ordering::Release);
     }

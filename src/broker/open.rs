@@ -114,9 +114,16 @@ impl Broker {
             let resumed = !open.clean_start && !state.ended && state.is_persistent();
             let will = self.unlink(&existing, &mut state, resumed, &mut batch);
             if resumed {
-                let (epoch, ticket) = self.link(&existing, &mut state, open, &mut batch);
+                let epoch = self.link(&existing, &mut state, open, &mut batch);
+                if will.is_some() {
+                    // Before the store forgets it. Nobody else can end the new connection
+                    // meanwhile: its Client Identifier is ours.
+                    drop(state);
+                    batch.publish_will(will);
+                    state = existing.lock();
+                }
+                let ticket = self.keep_opened(&existing, &mut state);
                 drop(state);
-                batch.publish_will(will);
                 return Ok(Opened {
                     session: existing,
                     epoch,
@@ -135,7 +142,10 @@ impl Broker {
             open.principal.clone(),
             open.expiry_secs,
         ));
-        let (epoch, ticket) = self.link(&session, &mut session.lock(), open, &mut batch);
+        let mut state = session.lock();
+        let epoch = self.link(&session, &mut state, open, &mut batch);
+        let ticket = self.keep_opened(&session, &mut state);
+        drop(state);
         self.sessions
             .insert(Arc::clone(session.client_id()), Arc::clone(&session));
         Ok(Opened {
@@ -153,7 +163,7 @@ impl Broker {
         state: &mut State,
         open: &Open<'_>,
         batch: &mut Batch<'_>,
-    ) -> (u64, Ticket) {
+    ) -> u64 {
         let now = self.clock.now();
         state.epoch += 1;
         state.principal = open.principal.clone();
@@ -193,14 +203,17 @@ impl Broker {
         self.stats
             .clients_maximum
             .raise_to(self.stats.clients_connected.get());
+        state.epoch
+    }
+
+    /// Keeps a session with its new connection, and answers what CONNACK has to wait for.
+    fn keep_opened(&self, session: &Session, state: &mut State) -> Ticket {
         let ticket = self.keep_session(session, state);
         // A session that ends with its connection was promised to nobody.
-        let ticket = if state.kept {
-            ticket
-        } else {
-            Ticket::default()
-        };
-        (state.epoch, ticket)
+        match state.kept {
+            true => ticket,
+            false => Ticket::default(),
+        }
     }
 
     /// Takes a session's connection away for another one, and answers the will that is now to be

@@ -69,11 +69,13 @@ impl Broker {
         session.after_delivery(&mut state, &mut cx);
     }
 
-    /// The messages of slots that were taken out of a queue, and what they came through; those
-    /// that cannot be read back are counted and left out.
+    /// The messages of slots that were taken out of a queue, to be passed on, and what they came
+    /// through; those that cannot be read back are counted and left out. `kept` says whether the
+    /// store has the queue still, and with it all that it had of it.
     pub(super) fn read_back(
         &self,
         slots: Vec<Slot>,
+        kept: bool,
         stats: &Stats,
     ) -> Vec<(Arc<Message>, Option<Arc<Through>>)> {
         let offsets: Vec<Offset> = slots
@@ -92,7 +94,10 @@ impl Broker {
         let mut messages = Vec::with_capacity(slots.len());
         for slot in slots {
             match slot.body {
-                Body::Held(message) => messages.push((message, slot.through)),
+                // Others have the same message, and may be done with it: then the log is too.
+                Body::Held(message) => {
+                    messages.push((Arc::new(message.passed_on(kept)), slot.through));
+                }
                 Body::Stored { offset, .. } => match read.next() {
                     Some(Ok(stored)) => {
                         messages.push((Arc::new(Message::from_stored(&stored)), slot.through));

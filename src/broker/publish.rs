@@ -11,7 +11,7 @@ use tidings_protocol::topic;
 
 use super::Broker;
 use super::close::DueWill;
-use super::deliver::{Context, deliver_message};
+use super::deliver::{Context, deliver_and_keep};
 use super::encode::Encodings;
 use super::journal::Journal;
 use super::message::{Message, Publication, Run};
@@ -317,32 +317,24 @@ impl<'a> Batch<'a> {
 
     /// Gives messages that a session had from Shared Subscriptions, and did not acknowledge before
     /// it ended, to other members of their groups (MQTT 5 §4.8.2). `groups` are those that the
-    /// session was in, for messages from before a restart. `kept` says whether the store has them
-    /// for the session's sake.
+    /// session was in, for messages from before a restart; `kept` says whether the store has its
+    /// queue still.
     pub(super) fn pass_on(&mut self, orphans: Vec<Slot>, groups: &[Arc<Group>], kept: bool) {
         let broker = self.broker;
         let mut cx = self.context();
         let mut orphans = orphans.into_iter().peekable();
         while orphans.peek().is_some() {
             let page: Vec<Slot> = orphans.by_ref().take(PAGE_MESSAGES).collect();
-            for (message, through) in broker.read_back(page, cx.stats) {
-                let group = match through.as_ref().and_then(|it| it.group.as_ref()) {
-                    Some(known) => Some(&known.0),
-                    None => groups
-                        .iter()
-                        .find(|group| topic::matches(group.filter(), message.topic())),
-                };
+            for (message, through) in broker.read_back(page, kept, cx.stats) {
+                let known = through.as_ref().and_then(|it| it.group.as_ref());
+                let mut candidates = known.map(|known| &known.0).into_iter().chain(groups);
+                let group =
+                    candidates.find(|group| topic::matches(group.filter(), message.topic()));
                 let next = group.and_then(|group| {
                     group.choose(message.qos, broker.limits.queue_qos0, |member| {
                         member.session.may_receive(message.topic())
                     })
                 });
-                // Otherwise the store may forget it at any moment.
-                let message = if kept {
-                    message
-                } else {
-                    Arc::new(message.anew())
-                };
                 match next {
                     Some(member) => pass_on_to(&member, message, &mut cx),
                     None => cx.tally.dropped(Reason::SessionEnded, 1),
@@ -371,9 +363,13 @@ impl<'a> Batch<'a> {
             tally,
             journal,
         } = &mut *self.scratch;
+        let store = &self.broker.store;
         Context {
             broker: self.broker,
-            durable: self.broker.store.durable(),
+            durable: match store.is_in_memory() {
+                true => Ticket(u64::MAX),
+                false => store.durable(),
+            },
             limits: &self.broker.limits,
             stats: &self.broker.stats,
             now: self.broker.clock.now(),
@@ -405,12 +401,15 @@ fn pass_on_to(member: &Subscriber, message: Arc<Message>, cx: &mut Context<'_>) 
     let retain = message.retain && *retain_as_published;
     let qos = message.qos.min(*qos);
     let mut state = member.session.lock();
-    let again = Arc::clone(&message);
-    let queued = deliver_message(&mut state, message, qos, retain, through.clone(), cx);
-    if let Some(sequence) = queued.filter(|_| state.kept) {
-        let session = member.session.number();
-        cx.broker
-            .keep_entry(session, sequence, &again, qos, retain, through.as_ref());
-    }
+    let through = through.clone();
+    deliver_and_keep(
+        &member.session,
+        &mut state,
+        message,
+        qos,
+        retain,
+        through,
+        cx,
+    );
     member.session.after_delivery(&mut state, cx);
 }

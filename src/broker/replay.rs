@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidings_protocol::mqtt::QoS;
 
 use super::Broker;
-use super::deliver::deliver_message;
+use super::deliver::deliver_and_keep;
 use super::encode::encoded_len;
 use super::retained::{Replay, effective_qos};
 use super::session::{Session, State};
@@ -51,12 +51,7 @@ impl Broker {
             }
             let mut cx = batch.context();
             let through = replay.terms.through.clone();
-            let by = through.clone();
-            let kept = Arc::clone(&message);
-            let queued = deliver_message(&mut state, message, qos, true, through, &mut cx);
-            if let Some(sequence) = queued.filter(|_| state.kept) {
-                self.keep_entry(session.number(), sequence, &kept, qos, true, by.as_ref());
-            }
+            deliver_and_keep(session, &mut state, message, qos, true, through, &mut cx);
             session.refresh_readiness(&state);
         }
         let mut state = session.lock();
@@ -66,6 +61,7 @@ impl Broker {
         if more {
             state.replays.push_front(replay);
         } else if state.kept
+            && !state.replays_of(replay.filter())
             && let Some(&held) = state.subscriptions.get(&**replay.filter())
         {
             // From here on a restart need not begin it again.
@@ -76,10 +72,12 @@ impl Broker {
 
     fn begin_replay(&self, session: &Session, epoch: u64) -> Option<Replay> {
         let mut state = session.lock();
-        if state.epoch != epoch || state.link.is_none() || state.outgoing.has_waiting() {
+        if state.epoch != epoch {
             return None;
         }
-        state.replays.pop_front()
+        let receive_maximum = state.link.as_ref()?.receive_maximum;
+        let has_room = !state.outgoing.has_waiting() || state.outgoing.takes_more(receive_maximum);
+        has_room.then(|| state.replays.pop_front())?
     }
 
     fn has_room(
@@ -95,8 +93,7 @@ impl Broker {
         let len = encoded_len(message, link.version, qos, identifiers);
         link.has_room(len, 1, &self.limits)
             && (link.outbox.is_empty() || link.outbox.len() + len <= AHEAD_MAX)
-            && (qos == QoS::AtMostOnce
-                || (!state.outgoing.has_waiting() && state.outgoing.room(link.receive_maximum) > 0))
+            && (qos == QoS::AtMostOnce || state.outgoing.takes_more(link.receive_maximum))
     }
 }
 

@@ -2,9 +2,10 @@
 //! wills, and the Retained Messages.
 //!
 //! Rights are those of now: what a client may no longer have is taken away here, and recorded.
-//! Nothing is delivered and nothing ends; what became due while the broker was down is done by the
-//! first [`Broker::tick`].
+//! Nothing is delivered and nothing ends but what nobody may have any more; what became due while
+//! the broker was down is done by the first [`Broker::tick`].
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,10 +13,12 @@ use tidings_protocol::mqtt::{QoS, SubscriptionOptions};
 
 use super::Broker;
 use super::clock::Millis;
-use super::journal::{FLAG_RETAIN, FLAG_SHARED, OPTION_REPLAYS, SessionExtra};
+use super::close::leave_behind;
+use super::journal::{FLAG_RETAIN, OPTION_REPLAYS, SHARED_SHIFT, SessionExtra};
 use super::message::Message;
-use super::outgoing::{Body, PAGE_MESSAGES, Progress, Slot, Through};
-use super::session::{Held, NEVER, Session, State};
+use super::outgoing::{Body, GroupRef, Outgoing, PAGE_MESSAGES, Progress, Slot, Through};
+use super::session::{Held, NEVER, Session};
+use super::shared::Group;
 use super::stats::QueueWeight;
 use super::subscribe::parse_held;
 use super::timers::Kind;
@@ -56,18 +59,44 @@ impl Broker {
             .fetch_max(recovered.next_session, Ordering::Relaxed);
         let mut restored = Restored::default();
         broker.restore_retained(&recovered.retained, &mut restored);
+        let mut denied = Vec::new();
         for session in recovered.sessions {
             let user = session.record.user.as_deref();
             match access.absent(&session.record.client_id, user) {
                 Ok(principal) => broker.restore_session(session, &principal, &mut restored),
-                Err(_) => {
-                    restored.sessions_denied += 1;
-                    let session = session.number;
-                    broker.keep(&[Record::SessionRemove { session }]);
-                }
+                Err(_) => denied.push(session),
             }
         }
+        // Last: what they leave behind goes to those who are there.
+        for session in denied {
+            restored.sessions_denied += 1;
+            broker.end_denied(&session);
+        }
         (broker, restored)
+    }
+
+    /// Ends a session whose user is not let in any more. Its will is not published: it has no right
+    /// to that either.
+    fn end_denied(&self, recovered: &RecoveredSession) {
+        let mut groups = Vec::new();
+        for subscription in &recovered.subscriptions {
+            let parsed = parse_held(&subscription.filter);
+            groups.extend(
+                parsed
+                    .share
+                    .and_then(|share| self.table.group(share, parsed.filter)),
+            );
+        }
+        let mut outgoing = Outgoing::default();
+        restore_queue(&mut outgoing, recovered, &groups);
+        leave_behind(
+            outgoing.take_all().collect(),
+            &groups,
+            true,
+            &mut self.batch(),
+        );
+        let session = recovered.number;
+        self.keep(&[Record::SessionRemove { session }]);
     }
 
     fn restore_retained(&self, retained: &[RecoveredRetained], restored: &mut Restored) {
@@ -76,6 +105,10 @@ impl Broker {
             for (known, read) in page.iter().zip(self.store.read(&offsets)) {
                 match read {
                     Ok(stored) => {
+                        // A number that was given to a session that is not kept is known from what
+                        // it published alone, and No Local goes by it.
+                        self.next_session
+                            .fetch_max(stored.publisher.saturating_add(1), Ordering::Relaxed);
                         self.retained.set(Arc::new(Message::from_stored(&stored)));
                         restored.retained += 1;
                     }
@@ -109,8 +142,8 @@ impl Broker {
         let was_connected = record.disconnected_ms.is_none();
         let disconnected_at = record.disconnected_ms.map_or(now, Millis);
         state.disconnected_at = Some(disconnected_at);
-        let extra = SessionExtra::decode(&record.extra).unwrap_or_default();
 
+        let mut groups = Vec::new();
         for subscription in &recovered.subscriptions {
             restored.subscriptions += 1;
             let held = SubscriptionOptions::from_stored(subscription.options & !OPTION_REPLAYS)
@@ -126,13 +159,16 @@ impl Broker {
             };
             let parsed = parse_held(filter);
             self.hold(&session, &mut state, filter, &parsed, held, false);
+            if let Some(share) = parsed.share {
+                groups.extend(self.table.group(share, parsed.filter));
+            }
             if subscription.options & OPTION_REPLAYS != 0 {
                 self.replay_later(&mut state, parsed.filter, held);
             }
         }
 
         restored.queued += recovered.queue.len();
-        restore_queue(&mut state, &recovered, was_connected, extra);
+        restore_queue(&mut state.outgoing, &recovered, &groups);
         self.stats
             .queue_changed(QueueWeight::default(), state.outgoing.weight());
         state.received.extend(&recovered.inbound);
@@ -164,16 +200,12 @@ impl Broker {
 
 /// Fills the queue of a session. What was sent is not recorded, but it was sent in order and never
 /// more than its connection allowed: that much of the beginning may be sent a second time now.
-fn restore_queue(
-    state: &mut State,
-    recovered: &RecoveredSession,
-    was_connected: bool,
-    extra: SessionExtra,
-) {
-    let in_flight_max = if was_connected {
-        extra.receive_maximum
-    } else {
-        0
+fn restore_queue(outgoing: &mut Outgoing, recovered: &RecoveredSession, groups: &[Arc<Group>]) {
+    let record = &recovered.record;
+    let extra = SessionExtra::decode(&record.extra).unwrap_or_default();
+    let in_flight_max = match record.disconnected_ms {
+        None => extra.receive_maximum,
+        Some(_) => 0,
     };
     let mut sent_to = extra.sent_to;
     if let Some(last) = usize::from(in_flight_max)
@@ -182,25 +214,37 @@ fn restore_queue(
     {
         sent_to = sent_to.max(recovered.queue[last].seq + 1);
     }
+    let mut by_tag = HashMap::new();
+    for group in groups {
+        let known = by_tag.entry(group.tag());
+        known.and_modify(|it| *it = None).or_insert(Some(group));
+    }
     // Most queues have one kind of entries, so that one of these serves them all.
     let mut last: Option<Arc<Through>> = None;
     let entries = recovered.queue.iter().map(|entry| {
-        let through = through_of(recovered, entry);
+        let through = through_of(recovered, entry, &by_tag);
         if through.as_ref() != last.as_deref() {
             last = through.map(Arc::new);
         }
         (entry.seq, slot_of(entry, last.clone(), entry.seq < sent_to))
     });
-    state.outgoing.restore(recovered.next_seq, sent_to, entries);
+    outgoing.restore(recovered.next_seq, sent_to, entries);
 }
 
-fn through_of(recovered: &RecoveredSession, entry: &QueueEntry) -> Option<Through> {
+fn through_of(
+    recovered: &RecoveredSession,
+    entry: &QueueEntry,
+    groups: &HashMap<u8, Option<&Arc<Group>>>,
+) -> Option<Through> {
     let identifiers = recovered.subscription_ids_of(entry.seq);
-    let some_group = entry.flags & FLAG_SHARED != 0;
-    (some_group || !identifiers.is_empty()).then(|| Through {
+    let shared_as = entry.flags >> SHARED_SHIFT;
+    (shared_as != 0 || !identifiers.is_empty()).then(|| Through {
         identifiers: (!identifiers.is_empty()).then(|| identifiers.into()),
-        group: None,
-        some_group,
+        group: match groups.get(&shared_as) {
+            Some(&Some(group)) => Some(GroupRef(Arc::clone(group))),
+            Some(None) | None => None,
+        },
+        shared_as,
     })
 }
 

@@ -195,40 +195,25 @@ impl Retained {
         false
     }
 
-    /// Removes messages whose Message Expiry Interval has run out, looking at no more than
-    /// `count` topics after `after`, and tells `removed` of each. Answers where to go on, or nothing at the end.
-    pub fn expire(
+    /// Finds messages whose Message Expiry Interval has run out, looking at no more than `count`
+    /// topics after `after`. Answers where to go on, or nothing at the end.
+    pub fn find_expired(
         &self,
         after: Option<&str>,
         count: usize,
         now: Millis,
-        mut removed: impl FnMut(&str),
+        expired: &mut Vec<Topic>,
     ) -> Option<Topic> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut expired = Vec::new();
+        let table = self.table.read();
+        let mut range = table.messages.range::<str, _>((from, Bound::Unbounded));
         let mut last = None;
-        {
-            let table = self.table.read();
-            let mut range = table.messages.range::<str, _>((from, Bound::Unbounded));
-            for _ in 0..count {
-                let Some((topic, message)) = range.next() else {
-                    last = None;
-                    break;
-                };
-                if message.is_expired(now) {
-                    expired.push(Arc::clone(topic));
-                }
-                last = Some(Arc::clone(topic));
+        for _ in 0..count {
+            let (topic, message) = range.next()?;
+            if message.is_expired(now) {
+                expired.push(Arc::clone(topic));
             }
-        }
-        for topic in expired {
-            if self
-                .get(&topic)
-                .is_some_and(|message| message.is_expired(now))
-            {
-                self.clear(&topic);
-                removed(&topic);
-            }
+            last = Some(Arc::clone(topic));
         }
         last
     }
@@ -256,7 +241,7 @@ mod tests {
                 qos: QoS::AtMostOnce,
                 retain: true,
                 publisher: 0,
-                held_back: false,
+                held_from_all: false,
                 bell: None,
             },
             Millis(0),

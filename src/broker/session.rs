@@ -272,6 +272,13 @@ impl State {
         self.expiry_secs > 0
     }
 
+    /// Whether the subscription to this Topic Filter is still to receive Retained Messages.
+    pub fn replays_of(&self, filter: &str) -> bool {
+        self.replays
+            .iter()
+            .any(|replay| **replay.filter() == *filter)
+    }
+
     /// The link, if the connection of this epoch still has it.
     pub fn link_of(&mut self, epoch: u64) -> Option<&mut Link> {
         if self.epoch == epoch {

@@ -12,6 +12,7 @@ use super::topics::{Subscribed, Subscriber};
 pub struct Group {
     share_name: Box<str>,
     filter: Box<str>,
+    tag: u8,
     members: Mutex<Members>,
 }
 
@@ -28,6 +29,7 @@ impl Group {
         Group {
             share_name: share_name.into(),
             filter: filter.into(),
+            tag: tag(share_name, filter),
             members: Mutex::default(),
         }
     }
@@ -40,6 +42,12 @@ impl Group {
     /// The Topic Filter, without `$share/` and the ShareName.
     pub fn filter(&self) -> &str {
         &self.filter
+    }
+
+    /// A number from 1 to [`TAG_MAX`] by which a queue entry in the store remembers it: different
+    /// for most groups that a session is in, and the same after a restart.
+    pub fn tag(&self) -> u8 {
+        self.tag
     }
 
     /// Whether it has no members.
@@ -122,6 +130,18 @@ impl Group {
     pub fn members(&self) -> Vec<Subscriber> {
         self.members.lock().list.clone()
     }
+}
+
+/// The highest [`Group::tag`].
+pub const TAG_MAX: u8 = 31;
+
+/// FNV-1a, which must not change: the store has its results.
+fn tag(share_name: &str, filter: &str) -> u8 {
+    let bytes = share_name.bytes().chain([b'/']).chain(filter.bytes());
+    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    (hash % u32::from(TAG_MAX)) as u8 + 1
 }
 
 /// A queue entry's reference to the group it came through, so that another member can have the

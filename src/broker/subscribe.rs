@@ -77,9 +77,11 @@ impl Broker {
             RetainHandling::DoNotSend => false,
         };
         // A Shared Subscription receives no Retained Messages when it is made (MQTT 5 §4.8.2).
-        let replays = wants_retained
-            && parsed.share.is_none()
-            && self.replay_later(&mut state, parsed.filter, held);
+        if wants_retained && parsed.share.is_none() {
+            self.replay_later(&mut state, parsed.filter, held);
+        }
+        // Those that an earlier SUBSCRIBE asked for are still to come, whatever this one says.
+        let replays = parsed.share.is_none() && state.replays_of(parsed.filter);
         let ticket = match state.kept {
             true => self.keep_subscription(session.number(), request.filter, held, replays),
             false => Ticket::default(),
@@ -117,10 +119,10 @@ impl Broker {
         state.subscriptions.insert(written, held);
     }
 
-    /// Has a subscription receive the Retained Messages that match it; false if there are none.
-    pub(super) fn replay_later(&self, state: &mut State, filter: &str, held: Held) -> bool {
+    /// Has a subscription receive the Retained Messages that match it.
+    pub(super) fn replay_later(&self, state: &mut State, filter: &str, held: Held) {
         if !topic::has_wildcard(filter) && self.retained.get(filter).is_none() {
-            return false;
+            return;
         }
         // A filter that is subscribed again before its messages are through starts over once.
         state.replays.retain(|replay| **replay.filter() != *filter);
@@ -129,7 +131,6 @@ impl Broker {
             terms(held, None),
             held.options.no_local,
         ));
-        true
     }
 
     /// Ends a subscription; the answer is what UNSUBACK says [MQTT-3.11.3-2], and the ticket that
@@ -186,8 +187,8 @@ fn terms(held: Held, group: Option<Arc<Group>>) -> Terms {
     let through = (identifiers.is_some() || group.is_some()).then(|| {
         Arc::new(Through {
             identifiers,
+            shared_as: group.as_ref().map_or(0, |group| group.tag()),
             group: group.map(GroupRef),
-            some_group: false,
         })
     });
     Terms {

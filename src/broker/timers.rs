@@ -101,12 +101,26 @@ impl Broker {
         for session in early {
             self.keep_rest(&session);
         }
+        self.expire_retained(now);
+    }
+
+    /// Forgets some of the Retained Messages whose Message Expiry Interval has run out.
+    fn expire_retained(&self, now: Millis) {
         let mut after = self.retained_looked_at.lock();
-        *after = self
-            .retained
-            .expire(after.as_deref(), RETAINED_LOOKED_AT, now, |topic| {
+        let mut expired = Vec::new();
+        *after =
+            self.retained
+                .find_expired(after.as_deref(), RETAINED_LOOKED_AT, now, &mut expired);
+        drop(after);
+        for topic in &expired {
+            // Another one may be set meanwhile: forgetting it here and in the store is one step.
+            let _together = self.stripe(&self.topics, topic);
+            let message = self.retained.get(topic);
+            if message.is_some_and(|message| message.is_expired(now)) {
+                self.retained.clear(topic);
                 self.keep(&[Record::RetainedClear { topic }]);
-            });
+            }
+        }
     }
 
     /// Ends a connection that was silent for too long [MQTT-3.1.2-22], or sets the deadline anew.

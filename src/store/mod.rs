@@ -20,6 +20,8 @@ mod open;
 mod record;
 mod recovered;
 mod sled;
+#[cfg(test)]
+mod slow;
 mod snapshot;
 mod space;
 mod state;
@@ -47,6 +49,8 @@ pub use recovered::{
     Basis, EntryState, QueueEntry, Recovered, RecoveredRetained, RecoveredSession,
     RecoveredSubscription, Report,
 };
+#[cfg(test)]
+pub(crate) use slow::SlowStore;
 pub use wait::{Durable, until_durable};
 
 /// A message's place in the log: dense, increasing, never reused within a log epoch.

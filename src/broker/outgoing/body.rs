@@ -164,8 +164,8 @@ impl Outgoing {
         }
     }
 
-    /// Whether messages should be read back now: fewer than half a page are ready to be sent, and
-    /// there are more behind them.
+    /// Whether messages should be read back now: less than half a page is ready to be sent, and
+    /// there is more behind it.
     pub fn wants_page(&mut self) -> bool {
         if self.stored == 0 {
             return false;
@@ -175,7 +175,15 @@ impl Outgoing {
             at += 1;
         }
         self.loaded_to = self.base + at as u64;
-        at < self.slots.len() && at - self.next < PAGE_MESSAGES / 2
+        let ready = at - self.next;
+        if at == self.slots.len() || ready >= PAGE_MESSAGES / 2 {
+            return false;
+        }
+        let mut bytes = 0;
+        self.slots.range(self.next..at).all(|slot| {
+            bytes += slot.body.held();
+            bytes < PAGE_BYTES / 2
+        })
     }
 
     /// The next messages that have to be read back: their sequence numbers and offsets.

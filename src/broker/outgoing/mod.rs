@@ -40,16 +40,16 @@ const SPAN_MAX: usize = IDENTIFIERS as usize;
 pub struct Through {
     /// The Subscription Identifiers to send along.
     pub identifiers: Option<Arc<[u32]>>,
-    /// The Shared Subscription, by its address.
+    /// The Shared Subscription, by its address; none after a restart that left it unclear.
     pub group: Option<GroupRef>,
-    /// It came through a Shared Subscription, before a restart that forgot through which.
-    pub some_group: bool,
+    /// The tag of the Shared Subscription; 0 if it did not come through one.
+    pub shared_as: u8,
 }
 
 impl Through {
     /// Whether it came through a Shared Subscription.
     pub fn is_shared(&self) -> bool {
-        self.group.is_some() || self.some_group
+        self.shared_as != 0
     }
 }
 
@@ -282,6 +282,12 @@ impl Outgoing {
             .min(SPAN_MAX.saturating_sub(self.slots.len()))
     }
 
+    /// Whether another message would be sent without an acknowledgement of those before it, though
+    /// perhaps only once the store has it, or them.
+    pub fn takes_more(&self, receive_maximum: u16) -> bool {
+        self.len() < usize::from(receive_maximum) && self.slots.len() < SPAN_MAX
+    }
+
     /// Queues a message, and answers its sequence number.
     pub fn push(&mut self, slot: Slot) -> u64 {
         while self
@@ -333,8 +339,9 @@ impl Outgoing {
                     continue;
                 }
                 (Progress::Queued, Body::Held(message)) => {
-                    if slot.qos == QoS::ExactlyOnce && message.hold() > durable {
-                        return Next::Hold(message.hold());
+                    let hold = message.held_from(self.finished.is_some());
+                    if slot.qos == QoS::ExactlyOnce && hold > durable {
+                        return Next::Hold(hold);
                     }
                     if drop(slot, message) {
                         self.next += 1;

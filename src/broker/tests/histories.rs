@@ -66,6 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
             receive_maximum,
             packet_size_max: usize::MAX,
             topic_alias_maximum: if version == Version::V5 { aliases } else { 0 },
+            will: false,
         },
     );
     let ending = select(vec![

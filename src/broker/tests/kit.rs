@@ -6,7 +6,7 @@ use std::task::Waker;
 
 use tidings_protocol::mqtt::{
     Packet, PacketId, Properties, Property, QoS, ReasonCode, RetainHandling, SubscriptionOptions,
-    Version, decode, fixed_header,
+    Version, Will, decode, fixed_header,
 };
 
 use crate::access::{Access, Principal};
@@ -15,10 +15,10 @@ use crate::broker::outgoing::Acknowledgement;
 use crate::broker::session::{Closing, Session};
 use crate::broker::stats::{DROPS, Drop};
 use crate::broker::{
-    Broker, Ending, Open, OpenError, Publication, Refused, Request, RouteCache, Run,
+    Broker, Ending, Open, OpenError, Publication, Published, Refused, Request, RouteCache, Run,
 };
 use crate::config::{Config, LimitsConfig};
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, Recovered, SlowStore, Store};
 
 static CONFIG: LazyLock<Config> = LazyLock::new(Config::default);
 static ACCESS: LazyLock<Access> =
@@ -42,6 +42,40 @@ pub(crate) fn broker_with(change: impl FnOnce(&mut LimitsConfig)) -> Broker {
     change(&mut limits);
     let (store, _) = MemoryStore::new();
     Broker::new(mqtt, limits, Arc::new(store))
+}
+
+/// A broker that goes on with what a store kept. Brokers that follow each other in a test live to
+/// its end, so that what was connected to one of them may still say something.
+pub(crate) fn restored(store: Arc<dyn Store>, recovered: Recovered) -> &'static Broker {
+    restored_with(store, recovered, |_| ())
+}
+
+/// The same with other limits.
+pub(crate) fn restored_with(
+    store: Arc<dyn Store>,
+    recovered: Recovered,
+    change: impl FnOnce(&mut LimitsConfig),
+) -> &'static Broker {
+    let Config {
+        mqtt, mut limits, ..
+    } = CONFIG.clone();
+    change(&mut limits);
+    let (broker, _) = Broker::restore(mqtt, limits, store, recovered, &ACCESS);
+    broker.tick();
+    Box::leak(Box::new(broker))
+}
+
+/// A broker over a store whose disk is as slow as the test wants it.
+pub(crate) fn slow_broker() -> (&'static Broker, Arc<SlowStore>) {
+    let store = Arc::new(SlowStore::new());
+    (restored(store.clone(), Recovered::default()), store)
+}
+
+/// A broker that was started again after a crash that the first `count` appends survived.
+pub(crate) fn crashed(store: &SlowStore, count: usize) -> (&'static Broker, Arc<SlowStore>) {
+    let (store, recovered) = store.crashed(count);
+    let store = Arc::new(store);
+    (restored(store.clone(), recovered), store)
 }
 
 /// What was dropped, by reason; nothing for those with a count of 0.
@@ -73,6 +107,8 @@ pub(crate) struct Setup {
     pub receive_maximum: u16,
     pub packet_size_max: usize,
     pub topic_alias_maximum: u16,
+    /// It has a will without delay, of QoS 1, to the topic "will".
+    pub will: bool,
 }
 
 impl Setup {
@@ -85,6 +121,7 @@ impl Setup {
             receive_maximum: 65_535,
             packet_size_max: usize::MAX,
             topic_alias_maximum: 0,
+            will: false,
         }
     }
 
@@ -160,12 +197,19 @@ impl<'b> Client<'b> {
         setup: Setup,
     ) -> Result<Client<'b>, OpenError> {
         let principal = principal(id);
+        let will = Will {
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic: "will",
+            properties: Properties::EMPTY,
+            payload: b"gone",
+        };
         let opened = broker.open(&Open {
             client_id: id,
             principal: principal.clone(),
             clean_start: setup.clean_start,
             expiry_secs: setup.expiry_secs,
-            will: None,
+            will: setup.will.then_some(&will),
             version: setup.version,
             receive_maximum: setup.receive_maximum,
             packet_size_max: setup.packet_size_max,
@@ -228,16 +272,31 @@ impl<'b> Client<'b> {
         topic: &str,
         publications: &[Publication<'_>],
     ) -> Result<usize, Refused> {
+        Ok(self.publish_kept(topic, publications, false)?.matched)
+    }
+
+    /// Publishes a run in the name of a session that outlives its connection, or does not.
+    pub(crate) fn publish_kept(
+        &mut self,
+        topic: &str,
+        publications: &[Publication<'_>],
+        publisher_is_kept: bool,
+    ) -> Result<Published, Refused> {
         let mut batch = self.broker.batch();
         let route = batch.route(&self.principal, topic, &mut self.routes)?;
         let run = Run {
             topic,
             publications,
             publisher: self.session.number(),
-            publisher_is_kept: false,
+            publisher_is_kept,
             bell: None,
         };
-        Ok(batch.publish(&route, &run)?.matched)
+        batch.publish(&route, &run)
+    }
+
+    /// The broker that it is connected to.
+    pub(crate) fn broker(&self) -> &'b Broker {
+        self.broker
     }
 
     /// Everything that the broker has for this client now, Retained Messages included.

@@ -110,7 +110,7 @@ fn combine<'a>(mut subscriptions: impl Iterator<Item = &'a Subscriber>) -> Terms
             terms.through = Some(Arc::new(Through {
                 identifiers: Some(identifiers),
                 group: None,
-                some_group: false,
+                shared_as: 0,
             }));
         }
     }

@@ -139,7 +139,7 @@ impl Both {
                 through: Some(Arc::new(Through {
                     identifiers,
                     group: Option::map(group, GroupRef),
-                    some_group: false,
+                    shared_as: 0,
                 })),
             },
             no_local: entry.no_local,

@@ -1,0 +1,144 @@
+//! For tests of those who use a store: one in memory that has nothing durable until it is told, and
+//! can be crashed. What was appended by then is there afterwards, and nothing else.
+
+use std::path::Path;
+use std::task::Waker;
+
+use parking_lot::Mutex;
+
+use super::record::{self, decode};
+use super::wait::Progress;
+use super::{
+    Appended, Health, MemoryStore, Offset, Record, Recovered, Stats, Store, StoreError,
+    StoredMessage, Ticket, Waiting,
+};
+
+/// One record, encoded, with its kind and version.
+type Encoded = (u8, u8, Vec<u8>);
+
+/// A store whose disk is as slow as a test wants it.
+pub(crate) struct SlowStore {
+    inner: MemoryStore,
+    /// The records of each append.
+    appends: Mutex<Vec<Vec<Encoded>>>,
+    progress: Progress,
+    /// Called before something is appended.
+    before: Mutex<Option<Box<dyn FnMut() + Send>>>,
+}
+
+impl SlowStore {
+    pub(crate) fn new() -> SlowStore {
+        let (inner, _) = MemoryStore::new();
+        SlowStore {
+            inner,
+            appends: Mutex::default(),
+            progress: Progress::new(),
+            before: Mutex::default(),
+        }
+    }
+
+    /// Everything appended so far is durable.
+    pub(crate) fn commit(&self) {
+        let ticket = Ticket(self.appends.lock().len() as u64);
+        self.progress.advance(ticket);
+    }
+
+    /// How many appends there were, and how many of them are durable.
+    pub(crate) fn appends(&self) -> (usize, usize) {
+        (self.appends.lock().len(), self.durable().0 as usize)
+    }
+
+    /// What is left of it after a crash that only the first `count` appends survived.
+    pub(crate) fn crashed(&self, count: usize) -> (SlowStore, Recovered) {
+        let store = SlowStore::new();
+        for append in &self.appends.lock()[..count] {
+            let records: Vec<Record<'_>> = append
+                .iter()
+                .map(|(kind, version, body)| {
+                    decode(*kind, *version, body).expect("it was encoded a moment ago")
+                })
+                .collect();
+            store.append(&records).expect("it takes everything");
+        }
+        store.commit();
+        let recovered = store.inner.recovered();
+        (store, recovered)
+    }
+
+    /// Has `hook` called once, before something is appended the next time.
+    pub(crate) fn before_append(&self, hook: impl FnMut() + Send + 'static) {
+        *self.before.lock() = Some(Box::new(hook));
+    }
+}
+
+impl Store for SlowStore {
+    fn append(&self, records: &[Record<'_>]) -> Result<Appended, StoreError> {
+        if let Some(mut hook) = self.before.lock().take() {
+            hook();
+        }
+        let mut appends = self.appends.lock();
+        let encoded = records.iter().map(|it| {
+            let (kind, version) = it.kind_and_version();
+            let mut body = Vec::new();
+            record::encode(it, &mut body);
+            (kind, version, body)
+        });
+        appends.push(encoded.collect());
+        let ticket = Ticket(appends.len() as u64);
+        let Appended { first_offset, .. } = self.inner.append(records)?;
+        Ok(Appended {
+            ticket,
+            first_offset,
+        })
+    }
+
+    fn withdraw(&self, offsets: &[Offset]) -> Vec<bool> {
+        self.inner.withdraw(offsets)
+    }
+
+    fn admit(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn is_in_memory(&self) -> bool {
+        false
+    }
+
+    fn durable(&self) -> Ticket {
+        self.progress.durable()
+    }
+
+    fn register(&self, ticket: Ticket, waker: &Waker) -> Waiting {
+        self.progress.register(ticket, waker)
+    }
+
+    fn pressure(&self) -> bool {
+        false
+    }
+
+    fn register_pressure(&self, _: &Waker) -> bool {
+        false
+    }
+
+    fn read(&self, offsets: &[Offset]) -> Vec<Result<StoredMessage, StoreError>> {
+        self.inner.read(offsets)
+    }
+
+    fn health(&self) -> Health {
+        Health::Well
+    }
+
+    fn stats(&self) -> Stats {
+        self.inner.stats()
+    }
+
+    fn request_checkpoint(&self) {}
+
+    fn backup(&self, target: &Path) -> Result<(), StoreError> {
+        self.inner.backup(target)
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
