@@ -10,6 +10,7 @@ use super::Broker;
 use super::outgoing::Slot;
 use super::publish::Batch;
 use super::session::{Closing, NEVER, Session, State};
+use super::shared::Group;
 use super::stats::Drop as Reason;
 use super::subscribe::parse_held;
 use super::timers::Kind;
@@ -181,15 +182,7 @@ impl Broker {
         drop(state);
         self.sessions
             .remove_if(session.client_id(), |_, known| Arc::ptr_eq(known, session));
-        // One of QoS 2 that was sent may have been received: nobody else may get it
-        // [MQTT-4.8.2-5].
-        let is_shared = |slot: &Slot| {
-            let in_delivery = slot.qos == QoS::ExactlyOnce && slot.dup;
-            slot.through.as_ref().is_some_and(|t| t.is_shared()) && !in_delivery
-        };
-        let (shared, own): (Vec<Slot>, Vec<Slot>) = left.into_iter().partition(is_shared);
-        batch.refused(Reason::SessionEnded, own.len() as u64);
-        batch.pass_on(shared, &groups, kept);
+        leave_behind(left, &groups, kept, batch);
         batch.publish_will(will);
         if recorded {
             // Last: until then the messages that went to others are needed by this session, and
@@ -243,4 +236,23 @@ impl Broker {
             }
         }
     }
+}
+
+/// What becomes of the messages that a session has when it ends: they go to other members of the
+/// Shared Subscriptions that they came through, or are counted. `groups` are those that the session
+/// was in; `kept` says whether the store has its queue still.
+pub(super) fn leave_behind(
+    left: Vec<Slot>,
+    groups: &[Arc<Group>],
+    kept: bool,
+    batch: &mut Batch<'_>,
+) {
+    // One of QoS 2 that was sent may have been received: nobody else may get it [MQTT-4.8.2-5].
+    let is_shared = |slot: &Slot| {
+        let in_delivery = slot.qos == QoS::ExactlyOnce && slot.dup;
+        slot.through.as_ref().is_some_and(|t| t.is_shared()) && !in_delivery
+    };
+    let (shared, own): (Vec<Slot>, Vec<Slot>) = left.into_iter().partition(is_shared);
+    batch.refused(Reason::SessionEnded, own.len() as u64);
+    batch.pass_on(shared, groups, kept);
 }

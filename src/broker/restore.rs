@@ -2,8 +2,8 @@
 //! wills, and the Retained Messages.
 //!
 //! Rights are those of now: what a client may no longer have is taken away here, and recorded.
-//! Nothing is delivered and nothing ends; what became due while the broker was down is done by the
-//! first [`Broker::tick`].
+//! Nothing is delivered and nothing ends but what nobody may have any more; what became due while
+//! the broker was down is done by the first [`Broker::tick`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tidings_protocol::mqtt::{QoS, SubscriptionOptions};
 
 use super::Broker;
 use super::clock::Millis;
+use super::close::leave_behind;
 use super::journal::{FLAG_RETAIN, OPTION_REPLAYS, SHARED_SHIFT, SessionExtra};
 use super::message::Message;
 use super::outgoing::{Body, GroupRef, Outgoing, PAGE_MESSAGES, Progress, Slot, Through};
@@ -57,18 +58,44 @@ impl Broker {
             .fetch_max(recovered.next_session, Ordering::Relaxed);
         let mut restored = Restored::default();
         broker.restore_retained(&recovered.retained, &mut restored);
+        let mut denied = Vec::new();
         for session in recovered.sessions {
             let user = session.record.user.as_deref();
             match access.absent(&session.record.client_id, user) {
                 Ok(principal) => broker.restore_session(session, &principal, &mut restored),
-                Err(_) => {
-                    restored.sessions_denied += 1;
-                    let session = session.number;
-                    broker.keep(&[Record::SessionRemove { session }]);
-                }
+                Err(_) => denied.push(session),
             }
         }
+        // Last: what they leave behind goes to those who are there.
+        for session in denied {
+            restored.sessions_denied += 1;
+            broker.end_denied(&session);
+        }
         (broker, restored)
+    }
+
+    /// Ends a session whose user is not let in any more. Its will is not published: it has no right
+    /// to that either.
+    fn end_denied(&self, recovered: &RecoveredSession) {
+        let mut groups = Vec::new();
+        for subscription in &recovered.subscriptions {
+            let parsed = parse_held(&subscription.filter);
+            groups.extend(
+                parsed
+                    .share
+                    .and_then(|share| self.table.group(share, parsed.filter)),
+            );
+        }
+        let mut outgoing = Outgoing::default();
+        restore_queue(&mut outgoing, recovered, &groups);
+        leave_behind(
+            outgoing.take_all().collect(),
+            &groups,
+            true,
+            &mut self.batch(),
+        );
+        let session = recovered.number;
+        self.keep(&[Record::SessionRemove { session }]);
     }
 
     fn restore_retained(&self, retained: &[RecoveredRetained], restored: &mut Restored) {
