@@ -16,7 +16,7 @@ use super::subscribe::parse_held;
 use super::timers::Kind;
 use super::will::Will;
 use crate::access::Principal;
-use crate::store::Record;
+use crate::store::{Record, Ticket};
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,16 +150,17 @@ impl Broker {
     /// Ends a session: its subscriptions, its queue and its name are gone.
     ///
     /// Messages that it had from Shared Subscriptions go to other members, unless they are of
-    /// QoS 2 and their delivery had begun. `will` is published.
+    /// QoS 2 and their delivery had begun. `will` is published. The answer is the ticket with which
+    /// the store has it that the session is gone.
     pub(super) fn end(
         &self,
         session: &Arc<Session>,
         mut state: MutexGuard<'_, State>,
         will: Option<DueWill>,
         batch: &mut Batch<'_>,
-    ) {
+    ) -> Ticket {
         if state.ended {
-            return;
+            return Ticket::default();
         }
         state.ended = true;
         let subscriptions = std::mem::take(&mut state.subscriptions);
@@ -184,12 +185,13 @@ impl Broker {
             .remove_if(session.client_id(), |_, known| Arc::ptr_eq(known, session));
         leave_behind(left, &groups, kept, batch);
         batch.publish_will(will);
-        if recorded {
-            // Last: until then the messages that went to others are needed by this session, and
-            // the will would be lost with it.
-            let session = session.number();
-            self.keep(&[Record::SessionRemove { session }]);
+        if !recorded {
+            return Ticket::default();
         }
+        // Last: until then the messages that went to others are needed by this session, and the
+        // will would be lost with it.
+        let session = session.number();
+        self.keep(&[Record::SessionRemove { session }])
     }
 
     /// Publishes a will whose delay has passed.

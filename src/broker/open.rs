@@ -106,6 +106,7 @@ impl Broker {
             .sessions
             .get(open.client_id)
             .map(|session| Arc::clone(&session));
+        let mut gone = Ticket::default();
         if let Some(existing) = existing {
             let mut state = existing.lock();
             if !state.may_be_opened_by(&open.principal) {
@@ -131,7 +132,7 @@ impl Broker {
                     ticket,
                 });
             }
-            self.end(&existing, state, will, &mut batch);
+            gone = self.end(&existing, state, will, &mut batch);
         }
         if self.sessions.len() >= self.limits.sessions_max {
             return Err(OpenError::TooManySessions);
@@ -144,7 +145,7 @@ impl Broker {
         ));
         let mut state = session.lock();
         let epoch = self.link(&session, &mut state, open, &mut batch);
-        let ticket = self.keep_opened(&session, &mut state);
+        let ticket = gone.max(self.keep_opened(&session, &mut state));
         drop(state);
         self.sessions
             .insert(Arc::clone(session.client_id()), Arc::clone(&session));

@@ -18,6 +18,7 @@ mod malformed;
 mod properties;
 mod publish_qos;
 mod reload;
+mod restart;
 mod retained;
 mod session;
 mod shared;

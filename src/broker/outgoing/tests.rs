@@ -1,8 +1,14 @@
 //! The queue by itself, and against a plain list.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
+use tidings_protocol::mqtt::Properties;
 
 use super::*;
+use crate::broker::clock::Millis;
+use crate::broker::message::MessageParts;
+use crate::store::Offset;
 
 fn slot(qos: QoS) -> Slot {
     Slot::waiting(Body::None, None, qos, false)
@@ -120,87 +126,446 @@ fn an_acknowledgement_must_fit_the_state() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Push(u8),
+    /// A message with this QoS, and whether it is to leave the memory.
+    Push(u8, bool),
     Send(u16),
     Finish(usize),
     Receive(usize),
+    /// The connection is gone.
     Restart,
+    /// The broker is gone, and another one takes over what the store has.
+    Restore,
+    /// Everything is appended to the log.
+    Append,
+    /// And everything that is appended is safe.
+    Commit,
+    Spill,
+    /// A page is read back; of these, one in so many is lost.
+    Page(usize),
+    DropOldest,
+    DropWaiting(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0u8..3).prop_map(Step::Push),
-        3 => (1u16..20).prop_map(Step::Send),
-        3 => any::<usize>().prop_map(Step::Finish),
-        2 => any::<usize>().prop_map(Step::Receive),
-        1 => Just(Step::Restart),
+        6 => (0u8..3, any::<bool>()).prop_map(|(qos, spills)| Step::Push(qos, spills)),
+        6 => (1u16..20).prop_map(Step::Send),
+        6 => any::<usize>().prop_map(Step::Finish),
+        4 => any::<usize>().prop_map(Step::Receive),
+        2 => Just(Step::Restart),
+        1 => Just(Step::Restore),
+        3 => Just(Step::Append),
+        3 => Just(Step::Commit),
+        3 => Just(Step::Spill),
+        4 => (1usize..6).prop_map(Step::Page),
+        1 => Just(Step::DropOldest),
+        1 => (2u64..5).prop_map(Step::DropWaiting),
     ]
+}
+
+/// An entry as the receiver and the store know it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Entry {
+    number: u64,
+    qos: QoS,
+    /// It was sent before.
+    sent: bool,
+    /// PUBREC came.
+    released: bool,
+}
+
+/// A queue with everything around it.
+struct World {
+    queue: Outgoing,
+    /// What was sent and is not complete, and what waits, each in order.
+    flight: Vec<Entry>,
+    waiting: VecDeque<Entry>,
+    next: u64,
+    messages: BTreeMap<u64, Arc<Message>>,
+    /// Numbers below this one are in the log, in order, and those below the other are safe there.
+    appended: u64,
+    durable: Ticket,
+    /// What the queue says of entries that need their message no more.
+    finished: Vec<(u64, bool)>,
+}
+
+fn message(number: u64, qos: QoS) -> Arc<Message> {
+    let size = match number % 8 {
+        0 => PAGE_BYTES * 2 / 3,
+        1 => PAGE_BYTES + 1,
+        few => few as usize,
+    };
+    let payload = [&number.to_be_bytes()[..], &vec![0; size]].concat();
+    let parts = MessageParts {
+        topic: "t",
+        properties: Properties::EMPTY,
+        payload: &payload,
+        shared_payload: None,
+        qos,
+        retain: false,
+        publisher: 1,
+        held_from_all: false,
+    };
+    Arc::new(Message::new(&parts, Millis(0)))
+}
+
+fn number_of(message: &Message) -> u64 {
+    u64::from_be_bytes(*message.payload().first_chunk().expect("a number"))
+}
+
+impl World {
+    fn new(start: u64) -> World {
+        let mut queue = Outgoing {
+            base: start,
+            ..Outgoing::default()
+        };
+        queue.keep_record();
+        World {
+            queue,
+            flight: Vec::new(),
+            waiting: VecDeque::new(),
+            next: start,
+            messages: BTreeMap::new(),
+            appended: start,
+            durable: Ticket(start),
+            finished: Vec::new(),
+        }
+    }
+
+    /// A message's ticket is its number plus one, and its offset is its number.
+    fn append(&mut self) {
+        for number in self.appended..self.next {
+            self.messages[&number].set_kept(Offset(number), Ticket(number + 1));
+        }
+        self.appended = self.next;
+    }
+
+    fn commit(&mut self) {
+        self.append();
+        self.durable = Ticket(self.appended);
+    }
+
+    fn send(&mut self, window: u16) -> Result<(), TestCaseError> {
+        loop {
+            let (slot, id) = match self.queue.next(window, self.durable, |_, _| false) {
+                Next::Send(slot, id) => (slot, id),
+                Next::Nothing => {
+                    prop_assert!(self.waiting.is_empty());
+                    return Ok(());
+                }
+                Next::Window => {
+                    prop_assert!(self.flight.len() >= usize::from(window));
+                    return Ok(());
+                }
+                Next::Hold(ticket) => {
+                    let entry = self.waiting.front().expect("it waits");
+                    prop_assert_eq!(entry.qos, QoS::ExactlyOnce);
+                    prop_assert!(ticket == Message::NOT_KEPT || ticket.0 == entry.number + 1);
+                    prop_assert!(entry.number >= self.durable.0);
+                    return Ok(());
+                }
+                Next::Page => {
+                    prop_assert!(self.queue.wants_page());
+                    let first = self.queue.page()[0];
+                    let entry = self.waiting.front().expect("it waits");
+                    prop_assert_eq!(first, (entry.number, Offset(entry.number)));
+                    return Ok(());
+                }
+            };
+            let mut entry = self.waiting.pop_front().expect("only what waits is sent");
+            prop_assert_eq!(id, packet_id(entry.number));
+            prop_assert_eq!(slot.progress == Progress::Released(true), entry.released);
+            match &slot.body {
+                // PUBREL, which is all that is sent of a released one, has no DUP.
+                Body::None => prop_assert!(entry.released),
+                Body::Held(message) => {
+                    prop_assert_eq!(number_of(message), entry.number);
+                    prop_assert_eq!(slot.dup, entry.sent);
+                }
+                Body::Stored { .. } => prop_assert!(false, "sent without its message"),
+            }
+            if entry.qos == QoS::AtMostOnce {
+                self.queue.complete_qos0(id);
+            } else {
+                entry.sent = true;
+                self.flight.push(entry);
+                prop_assert!(self.flight.len() <= usize::from(window));
+            }
+        }
+    }
+
+    /// What was sent is to be sent again.
+    fn lose_connection(&mut self) {
+        let mut again: Vec<Entry> = self.flight.drain(..).collect();
+        again.extend(self.waiting.drain(..));
+        again.sort_by_key(|entry| entry.number);
+        self.waiting = again.into();
+    }
+
+    fn restore(&mut self) {
+        self.commit();
+        self.take_finished();
+        self.lose_connection();
+        let entries: Vec<(u64, Slot)> = self
+            .waiting
+            .iter()
+            .map(|entry| {
+                let size = self.messages[&entry.number].content_len() as u32;
+                let offset = Offset(entry.number);
+                let mut slot = Slot::waiting(Body::Stored { offset, size }, None, entry.qos, false);
+                if entry.released {
+                    slot.body = Body::None;
+                    slot.progress = Progress::Released(false);
+                }
+                slot.dup = entry.sent && !entry.released;
+                (entry.number, slot)
+            })
+            .collect();
+        let sent_to = self.queue.sent_to();
+        self.queue = Outgoing::default();
+        self.queue.keep_record();
+        self.queue.restore(self.next, sent_to, entries.into_iter());
+        // The messages of this broker are other ones.
+        for (&number, message) in &mut self.messages {
+            *message = read_back(number, message);
+        }
+    }
+
+    fn page(&mut self, lost: usize) -> Result<(), TestCaseError> {
+        let page = self.queue.page();
+        prop_assert!(page.len() <= PAGE_MESSAGES);
+        let sizes = page.iter().map(|it| self.messages[&it.0].content_len());
+        let bytes: usize = sizes.sum();
+        prop_assert!(page.len() == 1 || bytes <= PAGE_BYTES);
+        for (place, &(number, offset)) in page.iter().enumerate() {
+            prop_assert_eq!(offset, Offset(number));
+            if place % lost == lost - 1 && lost > 1 {
+                prop_assert!(self.queue.give_up(number));
+                prop_assert!(!self.queue.give_up(number));
+                self.waiting.retain(|entry| entry.number != number);
+            } else {
+                let again = read_back(number, &self.messages[&number]);
+                self.queue.loaded(number, again.clone());
+                self.messages.insert(number, again);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_finished(&mut self) {
+        if let Some(finished) = self.queue.finished() {
+            for entry in finished.drain(..) {
+                let in_log = self.messages[&entry.sequence].offset().is_some();
+                assert!(entry.early.is_none() || !in_log || entry.released);
+                self.finished.push((entry.sequence, entry.released));
+            }
+        }
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Push(qos, spills) => {
+                let qos = QoS::from_u8(qos).expect("0 to 2");
+                let number = self.next;
+                let message = message(number, qos);
+                self.messages.insert(number, Arc::clone(&message));
+                let body = Body::Held(message);
+                prop_assert_eq!(
+                    self.queue.push(Slot::waiting(body, None, qos, false)),
+                    number
+                );
+                if spills {
+                    self.queue.spill_later(number);
+                }
+                let (sent, released) = (false, false);
+                self.waiting.push_back(Entry {
+                    number,
+                    qos,
+                    sent,
+                    released,
+                });
+                self.next += 1;
+            }
+            Step::Send(window) => {
+                self.send(window)?;
+                prop_assert_eq!(self.queue.inflight(), self.flight.len());
+                self.asks_for_pages()?;
+            }
+            Step::Finish(which) if !self.flight.is_empty() => {
+                let entry = self.flight.remove(which % self.flight.len());
+                let id = packet_id(entry.number);
+                if entry.qos == QoS::AtLeastOnce {
+                    prop_assert_eq!(self.queue.acknowledge(Acknowledgement::Ack, id), Ok(()));
+                } else {
+                    if !entry.released {
+                        let received = self.queue.acknowledge(Acknowledgement::Received, id);
+                        prop_assert_eq!(received, Ok(()));
+                    }
+                    prop_assert_eq!(
+                        self.queue.acknowledge(Acknowledgement::Complete, id),
+                        Ok(())
+                    );
+                }
+                let again = self.queue.acknowledge(Acknowledgement::Ack, id);
+                prop_assert_eq!(again, Err(NotInFlight));
+            }
+            Step::Receive(which) if !self.flight.is_empty() => {
+                let at = which % self.flight.len();
+                let entry = &mut self.flight[at];
+                let expected = match entry.qos {
+                    QoS::ExactlyOnce => Ok(()),
+                    _ => Err(NotInFlight),
+                };
+                let id = packet_id(entry.number);
+                prop_assert_eq!(
+                    self.queue.acknowledge(Acknowledgement::Received, id),
+                    expected
+                );
+                entry.released |= entry.qos == QoS::ExactlyOnce;
+            }
+            Step::Finish(_) | Step::Receive(_) => {}
+            Step::Restart => {
+                self.queue.restart();
+                self.lose_connection();
+            }
+            Step::Restore => self.restore(),
+            Step::Append => self.append(),
+            Step::Commit => self.commit(),
+            Step::Spill => self.queue.spill(self.durable),
+            Step::Page(lost) => self.page(lost)?,
+            Step::DropOldest => {
+                let oldest = self.waiting.iter().position(|it| !it.sent && !it.released);
+                prop_assert_eq!(self.queue.drop_oldest_waiting(), oldest.is_some());
+                if let Some(at) = oldest {
+                    self.waiting.remove(at);
+                }
+            }
+            Step::DropWaiting(divisor) => {
+                let held: Vec<u64> = self
+                    .queue
+                    .slots
+                    .iter()
+                    .filter_map(|slot| slot.body.message().map(|it| number_of(it)))
+                    .collect();
+                let before = self.waiting.len();
+                let unwanted = |number: u64| number % divisor == 0;
+                self.waiting.retain(|it| {
+                    it.sent || it.released || !unwanted(it.number) || !held.contains(&it.number)
+                });
+                let dropped = self
+                    .queue
+                    .drop_waiting(|message| unwanted(number_of(message)));
+                prop_assert_eq!(dropped, (before - self.waiting.len()) as u64);
+            }
+        }
+        self.take_finished();
+        self.adds_up()
+    }
+
+    /// A page is wanted where the next message is not here, and never if all are.
+    fn asks_for_pages(&mut self) -> Result<(), TestCaseError> {
+        let mut ahead = self.queue.slots.range(self.queue.next..);
+        let first = ahead.position(|slot| matches!(slot.body, Body::Stored { .. }));
+        let wants = self.queue.wants_page();
+        match first {
+            None => prop_assert!(!wants),
+            Some(0) => prop_assert!(wants),
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The figures are what the slots add up to, and these what is not complete.
+    fn adds_up(&self) -> Result<(), TestCaseError> {
+        let queue = &self.queue;
+        prop_assert_eq!(queue.len(), self.flight.len() + self.waiting.len());
+        let with_body = self
+            .flight
+            .iter()
+            .chain(&self.waiting)
+            .filter(|it| !it.released);
+        let lens = with_body.map(|entry| self.messages[&entry.number].content_len());
+        prop_assert_eq!(queue.bytes(), lens.sum::<usize>());
+        let held = queue.slots.iter().filter_map(|slot| slot.body.message());
+        prop_assert_eq!(
+            queue.held(),
+            held.map(|message| message.size()).sum::<usize>()
+        );
+        let stored = |slot: &&Slot| matches!(slot.body, Body::Stored { .. });
+        prop_assert_eq!(queue.stored, queue.slots.iter().filter(stored).count());
+        for (at, slot) in queue.slots.iter().enumerate() {
+            let number = queue.base + at as u64;
+            let known = at < queue.next || number < queue.loaded_to;
+            let to_be_sent = at >= queue.next;
+            prop_assert!(
+                !(stored(&slot) && known && to_be_sent),
+                "{} is not loaded",
+                number
+            );
+        }
+        Ok(())
+    }
+
+    /// Everything is sent and completed; nothing is left anywhere.
+    fn drain(mut self) -> Result<(), TestCaseError> {
+        self.commit();
+        while self.queue.len() > 0 {
+            let before = (self.queue.stored, self.waiting.len());
+            self.send(7)?;
+            if self.flight.is_empty() {
+                self.page(1)?;
+                prop_assert!(before != (self.queue.stored, self.waiting.len()), "stuck");
+            }
+            while !self.flight.is_empty() {
+                self.step(Step::Finish(0))?;
+            }
+            self.adds_up()?;
+        }
+        let queue = &self.queue;
+        prop_assert!(queue.is_empty() || queue.done == queue.slots.len());
+        prop_assert_eq!((queue.bytes, queue.held, queue.stored), (0, 0, 0));
+        self.take_finished();
+        let mut done: Vec<u64> = self
+            .finished
+            .iter()
+            .filter(|it| !it.1)
+            .map(|it| it.0)
+            .collect();
+        done.sort_unstable();
+        let all: Vec<u64> = self.messages.into_keys().collect();
+        prop_assert_eq!(done, all, "each is done once");
+        Ok(())
+    }
+}
+
+/// A message as it comes back from the store.
+fn read_back(number: u64, message: &Message) -> Arc<Message> {
+    let again = self::message(number, message.qos);
+    again.set_kept(Offset(number), Ticket(number + 1));
+    again
 }
 
 proptest! {
     /// Against a model that keeps what is unacknowledged in a plain list: identifiers in
-    /// flight are unique, order is kept, nothing is lost, the window holds.
+    /// flight are unique, order is kept, nothing is lost, the window holds; and wherever messages
+    /// are, each is there when it is sent, and the figures are true.
     #[test]
-    fn agrees_with_a_plain_list(steps in proptest::collection::vec(step(), 1..400), start in 0u64..200_000) {
-        let mut queue = Outgoing { base: start, ..Outgoing::default() };
-        // (sequence number, qos, released) of what was sent and is not complete.
-        let mut flight: Vec<(u64, QoS, bool)> = Vec::new();
-        let mut waiting: VecDeque<(u64, QoS, bool, bool)> = VecDeque::new();
-        let mut sequence = start;
+    fn agrees_with_a_plain_list(
+        steps in proptest::collection::vec(step(), 1..400),
+        start in 0u64..200_000,
+        take_all in any::<bool>(),
+    ) {
+        let mut world = World::new(start);
         for step in steps {
-            match step {
-                Step::Push(qos) => {
-                    let qos = QoS::from_u8(qos).expect("0 to 2");
-                    queue.push(slot(qos));
-                    waiting.push_back((sequence, qos, false, false));
-                    sequence += 1;
-                }
-                Step::Send(window) => {
-                    for (id, dup, progress) in send(&mut queue, window) {
-                        let (number, qos, sent_before, released) =
-                            waiting.pop_front().expect("only what waits is sent");
-                        prop_assert_eq!(u64::from(id), number % 65_535 + 1);
-                        // PUBREL, which is all that is sent of a released one, has no DUP.
-                        prop_assert!(released || dup == sent_before);
-                        prop_assert_eq!(progress == Progress::Released(true), released);
-                        if qos != QoS::AtMostOnce {
-                            flight.push((number, qos, released));
-                            prop_assert!(flight.len() <= usize::from(window));
-                        }
-                    }
-                    prop_assert_eq!(queue.inflight(), flight.len());
-                    prop_assert_eq!(queue.len(), flight.len() + waiting.len());
-                }
-                Step::Finish(which) if !flight.is_empty() => {
-                    let (number, qos, released) = flight.remove(which % flight.len());
-                    let id = packet_id(number);
-                    if qos == QoS::AtLeastOnce {
-                        prop_assert_eq!(queue.acknowledge(Acknowledgement::Ack, id), Ok(()));
-                    } else {
-                        if !released {
-                            prop_assert_eq!(queue.acknowledge(Acknowledgement::Received, id), Ok(()));
-                        }
-                        prop_assert_eq!(queue.acknowledge(Acknowledgement::Complete, id), Ok(()));
-                    }
-                    prop_assert_eq!(queue.acknowledge(Acknowledgement::Ack, id), Err(NotInFlight));
-                }
-                Step::Receive(which) if !flight.is_empty() => {
-                    let at = which % flight.len();
-                    let (number, qos, released) = &mut flight[at];
-                    let expected = if *qos == QoS::ExactlyOnce { Ok(()) } else { Err(NotInFlight) };
-                    prop_assert_eq!(queue.acknowledge(Acknowledgement::Received, packet_id(*number)), expected);
-                    *released |= *qos == QoS::ExactlyOnce;
-                }
-                Step::Restart => {
-                    queue.restart();
-                    let mut again: Vec<_> = flight.drain(..).map(|(n, q, r)| (n, q, true, r)).collect();
-                    again.extend(waiting.drain(..));
-                    again.sort_by_key(|entry| entry.0);
-                    waiting = again.into();
-                }
-                Step::Finish(_) | Step::Receive(_) => {}
-            }
+            world.step(step)?;
         }
-        prop_assert_eq!(queue.take_all().count(), flight.len() + waiting.len());
+        if take_all {
+            let left = world.flight.len() + world.waiting.len();
+            prop_assert_eq!(world.queue.take_all().count(), left);
+            let Outgoing { bytes, held, stored, .. } = world.queue;
+            prop_assert_eq!((bytes, held, stored), (0, 0, 0));
+        } else {
+            world.drain()?;
+        }
     }
 }

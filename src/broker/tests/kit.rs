@@ -18,7 +18,7 @@ use crate::broker::{
     Broker, Ending, Open, OpenError, Publication, Published, Refused, Request, RouteCache, Run,
 };
 use crate::config::{Config, LimitsConfig};
-use crate::store::{MemoryStore, Recovered, SlowStore, Store};
+use crate::store::{MemoryStore, Recovered, SlowStore, Store, Ticket};
 
 static CONFIG: LazyLock<Config> = LazyLock::new(Config::default);
 static ACCESS: LazyLock<Access> =
@@ -180,6 +180,8 @@ pub(crate) struct Client<'b> {
     pub session: Arc<Session>,
     pub epoch: u64,
     pub present: bool,
+    /// What its CONNACK waits for.
+    pub ticket: Ticket,
     pub version: Version,
     principal: Principal,
     aliases: HashMap<u16, String>,
@@ -221,6 +223,7 @@ impl<'b> Client<'b> {
             session: opened.session,
             epoch: opened.epoch,
             present: opened.present,
+            ticket: opened.ticket,
             version: setup.version,
             principal,
             aliases: HashMap::new(),

@@ -12,7 +12,7 @@ use super::kit::{Client, FAREWELL, Setup, crashed, options, publication, slow_br
 use crate::broker::link::Waiting;
 use crate::broker::outbox::Outbox;
 use crate::broker::{Broker, Ending, Publication, STRIPES};
-use crate::store::SlowStore;
+use crate::store::{SlowStore, Store};
 
 /// Counts how often it was woken.
 #[derive(Default)]
@@ -340,4 +340,19 @@ fn messages_of_two_groups_go_back_to_both() {
     persistent(broker, "both").close(FAREWELL);
     assert_eq!(a.payloads(), ["first", "second"]);
     assert_eq!(b.payloads(), ["second"]);
+}
+
+/// CONNACK says that the session before is gone, so it waits until the store says so too.
+#[test]
+fn a_clean_start_waits_for_the_end_of_the_session_before() {
+    let (broker, store) = slow_broker();
+    let first = persistent(broker, "c");
+    first.subscribe("t", QoS::AtLeastOnce);
+    first.close(Ending::Lost);
+    store.commit();
+    let second = clean(broker, "c");
+    let count = second.ticket.max(store.durable()).0;
+    let count = usize::try_from(count).expect("a count of appends");
+    let (broker, _store) = crashed(&store, count);
+    assert!(!persistent(broker, "c").present);
 }

@@ -2,6 +2,7 @@
 //! directory that goes with it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use tempfile::TempDir;
 use tidings::Server;
@@ -11,10 +12,12 @@ use super::wire::{Connect, Version};
 use super::{Client, panics};
 
 pub struct Broker {
+    /// Another one after each start.
     pub address: SocketAddr,
     server: Option<Server>,
+    settings: String,
     /// Goes with the broker.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Broker {
@@ -32,15 +35,18 @@ impl Broker {
     /// With files that are already in `directory`; in the settings, `{dir}` stands for its path.
     pub async fn within(directory: TempDir, settings: &str) -> Broker {
         panics::watch();
-        let server = Server::start(configuration(&directory, settings))
-            .await
-            .expect("the broker starts");
-        let address = server.addresses().mqtt[0];
+        let (server, address) = start(&directory, settings).await;
         Broker {
             address,
             server: Some(server),
-            _directory: directory,
+            settings: settings.to_owned(),
+            directory,
         }
+    }
+
+    /// The directory that `{dir}` stands for.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub async fn connect(&self, connect: Connect) -> Client {
@@ -59,12 +65,40 @@ impl Broker {
 
     /// Graceful, as at SIGTERM.
     pub async fn shutdown(mut self) {
-        self.server
-            .take()
-            .expect("it runs until here")
-            .shutdown()
-            .await;
+        self.stop().await;
     }
+
+    /// Graceful, with the directory left for another start.
+    pub async fn stop(&mut self) {
+        let server = self.server.take().expect("it runs until here");
+        server.shutdown().await;
+    }
+
+    /// Starts it again, after [`Broker::stop`], on its directory.
+    pub async fn start_again(&mut self) {
+        let (server, address) = start(&self.directory, &self.settings).await;
+        (self.server, self.address) = (Some(server), address);
+    }
+
+    /// The same with other settings.
+    pub async fn start_again_with(&mut self, settings: &str) {
+        self.settings = settings.to_owned();
+        self.start_again().await;
+    }
+
+    /// Stops and starts again on the same directory.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        self.start_again().await;
+    }
+}
+
+async fn start(directory: &TempDir, settings: &str) -> (Server, SocketAddr) {
+    let server = Server::start(configuration(directory, settings))
+        .await
+        .expect("the broker starts");
+    let address = server.addresses().mqtt[0];
+    (server, address)
 }
 
 fn configuration(directory: &TempDir, settings: &str) -> Config {

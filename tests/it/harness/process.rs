@@ -17,8 +17,9 @@ pub struct ProcessBroker {
     child: Child,
     log: Arc<Log>,
     fields: Vec<(String, String)>,
+    arguments: Vec<String>,
     /// Goes with the process.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// What a finished run left.
@@ -205,6 +206,22 @@ fn wait(child: &mut Child) -> Option<ExitStatus> {
     None
 }
 
+fn spawn(
+    directory: &TempDir,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> (Child, Arc<Log>) {
+    let mut child = command(directory)
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let log = Log::follow(child.stderr.take().expect("piped"));
+    (child, log)
+}
+
 impl ProcessBroker {
     /// On port 0 of the loopback interface, anybody may connect, with these further `--set` values.
     pub fn start(settings: &[&str]) -> ProcessBroker {
@@ -221,27 +238,52 @@ impl ProcessBroker {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> ProcessBroker {
-        let mut child = command(&directory)
-            .args(arguments)
-            .envs(environment.iter().copied())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let log = Log::follow(child.stderr.take().expect("piped"));
+        let (child, log) = spawn(&directory, arguments, environment);
         let mut broker = ProcessBroker {
             child,
             log,
             fields: Vec::new(),
-            _directory: directory,
+            arguments: arguments.iter().map(|&it| it.to_owned()).collect(),
+            directory,
         };
-        let line = broker.log.wait_for(&["ready", "mqtt="]);
-        broker.fields = line
+        broker.wait_until_ready();
+        broker
+    }
+
+    fn wait_until_ready(&mut self) {
+        let line = self.log.wait_for(&["ready", "mqtt="]);
+        self.fields = line
             .split_whitespace()
             .filter_map(|word| word.split_once('='))
             .map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned()))
             .collect();
-        broker
+    }
+
+    /// SIGKILL: it ends where it is, without a word.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("our own child");
+        self.child.wait().expect("our own child");
+    }
+
+    /// Starts it again, after its end, with the same arguments in the same directory.
+    pub fn start_again(&mut self) {
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        (self.child, self.log) = spawn(&self.directory, &arguments, &[]);
+        self.wait_until_ready();
+    }
+
+    /// Memory that is resident and its own: without the pages of files.
+    pub fn resident_bytes(&self) -> usize {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("it runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        let kilobytes: usize = kilobytes
+            .and_then(|number| number.parse().ok())
+            .expect("a line such as \"RssAnon: 1234 kB\"");
+        kilobytes * 1024
     }
 
     /// A field of the `ready` line.
