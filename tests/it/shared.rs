@@ -241,15 +241,15 @@ async fn messages_wait_when_all_members_are_away() {
     let mut count: BTreeMap<String, usize> = BTreeMap::new();
     for name in ["one", "two"] {
         let mut member = broker.connect(Connect::v5(name).persistent()).await;
-        member.fence().await;
-        member.send(Packet::PingReq).await;
-        while let Packet::Publish(publish) = member.next().await {
+        // They took turns.
+        for _ in 0..5 {
+            let publish = member.receive().await;
             member.acknowledge(&publish).await;
             *count.entry(publish.text().to_owned()).or_default() += 1;
         }
+        member.expect_nothing().await;
     }
     assert_eq!(count.len(), 10, "{count:?}");
-    assert!(count.values().all(|times| *times == 1), "{count:?}");
 }
 
 /// A member whose window is full is passed over while another can take the message.
