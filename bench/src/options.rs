@@ -95,6 +95,9 @@ pub struct Options {
     /// `drain`: the messages were stored by an earlier `offline --keep --run NAME`.
     #[arg(long)]
     pub filled: bool,
+    /// `offline`: kills the broker (SIGKILL) as soon as everything is acknowledged.
+    #[arg(long, requires_all = ["broker_pid", "keep"])]
+    pub kill: bool,
     /// Subscriptions that are made, as fast as the broker takes them, while measuring goes on.
     #[arg(long)]
     pub storm: Option<usize>,

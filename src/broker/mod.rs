@@ -45,7 +45,8 @@ mod sys;
 #[cfg(test)]
 mod tests;
 mod timers;
-mod topics;
+#[doc(hidden)]
+pub mod topics;
 mod will;
 
 use std::hash::BuildHasher;

@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
 use machine::Machine;
-use peers::{FLOOR, Peer, Running, TIDINGS};
+use peers::{Durable, FLOOR, Peer, Running, TIDINGS};
 use results::{Results, Run};
 use rows::{Better, Floor, ROWS, Row};
 
@@ -40,7 +40,7 @@ pub struct CompareOptions {
     /// Only these brokers, by name; `floor` is the relay and the raw disk.
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
-    /// Only rows whose name contains one of these.
+    /// Only rows with one of these names, or whose name contains it where no row has it.
     #[arg(long, value_delimiter = ',')]
     pub rows: Vec<String>,
     #[arg(long, default_value_t = 3)]
@@ -107,7 +107,12 @@ pub fn run(options: &CompareOptions) -> Result<()> {
             comparison.date, comparison.commit
         ))
     });
-    fs::create_dir_all(&output)?;
+    fs::create_dir_all(output.join("peers"))?;
+    for peer in &comparison.peers {
+        for (name, template) in peer.kind.all_files() {
+            fs::write(output.join("peers").join(name), template)?;
+        }
+    }
     fs::create_dir_all(&options.directory)?;
     let directory = options.directory.canonicalize()?;
     let mut raw = File::create(output.join("runs.jsonl"))?;
@@ -157,13 +162,12 @@ fn choose_peers(options: &CompareOptions) -> Result<Vec<Peer>> {
 }
 
 fn choose_rows(options: &CompareOptions) -> Result<Vec<&'static Row>> {
-    let wanted = |row: &&Row| {
-        options.rows.is_empty()
-            || options
-                .rows
-                .iter()
-                .any(|name| row.id.contains(name.as_str()))
+    let matches = |name: &String, row: &Row| {
+        let exact = ROWS.iter().any(|row| row.id == name);
+        row.id == name || (!exact && row.id.contains(name.as_str()))
     };
+    let wanted =
+        |row: &&Row| options.rows.is_empty() || options.rows.iter().any(|name| matches(name, row));
     let rows: Vec<_> = ROWS.iter().filter(wanted).collect();
     ensure!(!rows.is_empty(), "no row has such a name");
     Ok(rows)
@@ -222,7 +226,8 @@ impl Comparison {
             let kind = peer.kind;
             let able = kind.versions.contains(&row.version)
                 && kind.qos_max >= row.qos
-                && (kind.shared || !row.shared);
+                && (kind.shared || !row.shared)
+                && (row.killed || !row.durable || !matches!(kind.durable, Durable::No));
             if !able {
                 return None;
             }
@@ -235,8 +240,29 @@ impl Comparison {
     }
 
     fn run_broker(&self, row: &Row, peer: &Peer, directory: &Path) -> Result<Run> {
-        let mut broker = peer.start(&directory.join(&peer.name))?;
-        let mut arguments = vec![row.scenario.to_owned()];
+        let directory = directory.join(&peer.name);
+        let mut broker = peer.start(&directory, row.durable)?;
+        if row.killed {
+            return self.kill(row, peer, broker, &directory);
+        }
+        let report = generate(&self.arguments(row, row.scenario, &broker), &mut broker)?;
+        ensure!(broker.is_alive(), "the broker ended during the run");
+        // The cost of a message that did not come is not 0.
+        let delivered = report.get("delivered").and_then(Value::as_u64);
+        if delivered == Some(0) || figures_are_zero(row, &report) {
+            let error = report
+                .get("errors")
+                .and_then(|errors| errors.get(0)?.as_str());
+            bail!(
+                "nothing was delivered: {}",
+                error.unwrap_or("no error was seen")
+            );
+        }
+        Ok(Run::Done(report))
+    }
+
+    fn arguments(&self, row: &Row, scenario: &str, broker: &Running) -> Vec<String> {
+        let mut arguments = vec![scenario.to_owned()];
         let pairs = [
             ("--address", broker.address(row.version).to_string()),
             ("--broker-pid", broker.pid().to_string()),
@@ -254,19 +280,37 @@ impl Comparison {
             arguments.push("--keep".to_owned());
         }
         arguments.extend(row.arguments.iter().map(|argument| (*argument).to_owned()));
-        let report = generate(&arguments, &mut broker)?;
-        ensure!(broker.is_alive(), "the broker ended during the run");
-        // The cost of a message that did not come is not 0.
-        let delivered = report.get("delivered").and_then(Value::as_u64);
-        if delivered == Some(0) || figures_are_zero(row, &report) {
-            let error = report
-                .get("errors")
-                .and_then(|errors| errors.get(0)?.as_str());
-            bail!(
-                "nothing was delivered: {}",
-                error.unwrap_or("no error was seen")
-            );
-        }
+        arguments
+    }
+
+    /// Has the generator kill the broker once everything is acknowledged, starts it again and has
+    /// the sessions ask for what they are owed.
+    fn kill(&self, row: &Row, peer: &Peer, mut broker: Running, directory: &Path) -> Result<Run> {
+        let more = ["--run".to_owned(), "killed".to_owned()];
+        let mut arguments = self.arguments(row, row.scenario, &broker);
+        arguments.extend(more.clone());
+        arguments.push("--kill".to_owned());
+        let filled = finish(generator(&arguments).spawn()?, None)?;
+        ensure!(
+            filled.get("unacknowledged").and_then(Value::as_u64) == Some(0),
+            "not all messages were acknowledged"
+        );
+        broker.wait()?;
+        let began = Instant::now();
+        let mut broker = peer.start_again(directory, row.durable)?;
+        let restart = began.elapsed();
+        let mut arguments = self.arguments(row, "drain", &broker);
+        arguments.extend(more);
+        arguments.push("--filled".to_owned());
+        let drained = generate(&arguments, &mut broker)?;
+        let lost = drained.get("lost").context("nothing is said of losses")?;
+        let mut report = Map::new();
+        report.insert("lost_by_kill".to_owned(), lost.clone());
+        // So that the quickest to come back with nothing is not called the best.
+        report.insert("lost".to_owned(), lost.clone());
+        report.insert("restart_ms".to_owned(), json!(restart.as_secs_f64() * 1e3));
+        report.insert("filled".to_owned(), Value::Object(filled));
+        report.insert("drained".to_owned(), Value::Object(drained));
         Ok(Run::Done(report))
     }
 

@@ -21,10 +21,10 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is known about a broker in general.
 pub struct Kind {
     pub name: &'static str,
-    /// Names of its program on the PATH.
+    /// Its program on the PATH; empty where it is only found by being told of.
     program: &'static str,
-    /// Configuration files: name and template. The first one is what `@FILE@` stands for.
-    files: &'static [(&'static str, &'static str)],
+    /// Configuration files.
+    files: Files,
     arguments: &'static [&'static str],
     version_arguments: &'static [&'static str],
     /// Version 5 has its own port.
@@ -34,14 +34,36 @@ pub struct Kind {
     pub shared: bool,
     /// What an acknowledgement of QoS 1 means with this configuration.
     pub keeps: &'static str,
+    /// Whether there is a configuration that loses less.
+    pub durable: Durable,
     /// The package to install it by, if there is one.
     install: Option<Package>,
 }
+
+/// How a broker is run where its persistence is to be at its best.
+#[derive(Clone, Copy)]
+pub enum Durable {
+    /// As always: it has no persistence, or none that could be measured.
+    No,
+    /// As always: it is what it is.
+    Already,
+    /// With other files, and what an acknowledgement of QoS 1 means then.
+    With(Files, &'static str),
+}
+
+/// Names and templates. The first one is what `@FILE@` stands for.
+type Files = &'static [(&'static str, &'static str)];
 
 #[derive(Clone, Copy)]
 enum Package {
     Debian(&'static str),
     Cargo(&'static str),
+}
+
+macro_rules! files {
+    ($($name:literal),+) => {
+        &[$(($name, include_str!(concat!("../../peers/", $name)))),+]
+    };
 }
 
 const BOTH: &[Version] = &[Version::V311, Version::V5];
@@ -53,7 +75,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         name: TIDINGS,
         program: "tidings",
-        files: &[("tidings.toml", include_str!("../../peers/tidings.toml"))],
+        files: files!["tidings.toml"],
         arguments: &["--config", "@FILE@"],
         version_arguments: &["--version"],
         two_ports: false,
@@ -61,12 +83,13 @@ pub const KINDS: &[Kind] = &[
         qos_max: 2,
         shared: true,
         keeps: "on disk, flushed",
+        durable: Durable::Already,
         install: None,
     },
     Kind {
-        name: "mosquitto",
-        program: "mosquitto",
-        files: &[("mosquitto.conf", include_str!("../../peers/mosquitto.conf"))],
+        name: "mosquitto-2.1",
+        program: "",
+        files: files!["mosquitto.conf"],
         arguments: &["-c", "@FILE@"],
         version_arguments: &["-h"],
         two_ports: false,
@@ -74,12 +97,30 @@ pub const KINDS: &[Kind] = &[
         qos_max: 2,
         shared: true,
         keeps: "in memory",
+        durable: Durable::With(files!["mosquitto-2.1-durable.conf"], "in SQLite"),
+        install: None,
+    },
+    Kind {
+        name: "mosquitto",
+        program: "mosquitto",
+        files: files!["mosquitto.conf"],
+        arguments: &["-c", "@FILE@"],
+        version_arguments: &["-h"],
+        two_ports: false,
+        versions: BOTH,
+        qos_max: 2,
+        shared: true,
+        keeps: "in memory",
+        durable: Durable::With(
+            files!["mosquitto-durable.conf"],
+            "in memory, saved once a second",
+        ),
         install: Some(Package::Debian("mosquitto")),
     },
     Kind {
         name: "flashmq",
         program: "flashmq",
-        files: &[("flashmq.conf", include_str!("../../peers/flashmq.conf"))],
+        files: files!["flashmq.conf"],
         arguments: &["--config-file", "@FILE@"],
         version_arguments: &["--version"],
         two_ports: false,
@@ -87,12 +128,30 @@ pub const KINDS: &[Kind] = &[
         qos_max: 2,
         shared: true,
         keeps: "in memory",
+        durable: Durable::With(
+            files!["flashmq-durable.conf"],
+            "in memory, saved every 5 minutes",
+        ),
+        install: None,
+    },
+    Kind {
+        name: "flashmq-1-thread",
+        program: "",
+        files: files!["flashmq-1-thread.conf"],
+        arguments: &["--config-file", "@FILE@"],
+        version_arguments: &["--version"],
+        two_ports: false,
+        versions: BOTH,
+        qos_max: 2,
+        shared: true,
+        keeps: "in memory",
+        durable: Durable::No,
         install: None,
     },
     Kind {
         name: "rumqttd",
         program: "rumqttd",
-        files: &[("rumqttd.toml", include_str!("../../peers/rumqttd.toml"))],
+        files: files!["rumqttd.toml"],
         arguments: &["--quiet", "--config", "@FILE@"],
         version_arguments: &["--version"],
         two_ports: true,
@@ -100,12 +159,13 @@ pub const KINDS: &[Kind] = &[
         qos_max: 2,
         shared: true,
         keeps: "in memory",
+        durable: Durable::No,
         install: Some(Package::Cargo("rumqttd")),
     },
     Kind {
         name: "nats-server",
         program: "nats-server",
-        files: &[("nats.conf", include_str!("../../peers/nats.conf"))],
+        files: files!["nats.conf"],
         arguments: &["-c", "@FILE@"],
         version_arguments: &["--version"],
         two_ports: false,
@@ -113,12 +173,13 @@ pub const KINDS: &[Kind] = &[
         qos_max: 1,
         shared: false,
         keeps: "written, not flushed",
+        durable: Durable::With(files!["nats-durable.conf"], "on disk, flushed"),
         install: Some(Package::Debian("nats-server")),
     },
     Kind {
         name: "nanomq",
         program: "nanomq",
-        files: &[("nanomq.conf", include_str!("../../peers/nanomq.conf"))],
+        files: files!["nanomq.conf"],
         arguments: &["start", "--conf", "@FILE@"],
         version_arguments: &["--version"],
         two_ports: false,
@@ -126,18 +187,13 @@ pub const KINDS: &[Kind] = &[
         qos_max: 2,
         shared: true,
         keeps: "in memory",
+        durable: Durable::No,
         install: None,
     },
     Kind {
         name: "rmqtt",
         program: "rmqttd",
-        files: &[
-            ("rmqtt.toml", include_str!("../../peers/rmqtt.toml")),
-            (
-                "rmqtt-retainer.toml",
-                include_str!("../../peers/rmqtt-retainer.toml"),
-            ),
-        ],
+        files: files!["rmqtt.toml", "rmqtt-retainer.toml"],
         arguments: &["--config", "@FILE@"],
         version_arguments: &["--version"],
         two_ports: false,
@@ -145,6 +201,7 @@ pub const KINDS: &[Kind] = &[
         qos_max: 2,
         shared: true,
         keeps: "in memory",
+        durable: Durable::No,
         install: Some(Package::Cargo("rmqttd")),
     },
     Kind {
@@ -158,13 +215,26 @@ pub const KINDS: &[Kind] = &[
         qos_max: 0,
         shared: false,
         keeps: "",
+        durable: Durable::No,
         install: None,
     },
 ];
 
 impl Kind {
-    pub fn file_names(&self) -> impl Iterator<Item = &'static str> {
-        self.files.iter().map(|(name, _)| *name)
+    /// All configuration files, those for durability behind the others.
+    pub fn all_files(&self) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+        let more: Files = match self.durable {
+            Durable::With(files, _) => files,
+            Durable::No | Durable::Already => &[],
+        };
+        self.files.iter().chain(more)
+    }
+
+    fn files(&self, durable: bool) -> Files {
+        match self.durable {
+            Durable::With(files, _) if durable => files,
+            _ => self.files,
+        }
     }
 }
 
@@ -177,11 +247,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// `name` is that of a kind, or begins with it (`mosquitto-2.1`).
+    /// `name` is that of a kind, or begins with it (`flashmq-master`); the longest such counts.
     pub fn named(name: &str, program: PathBuf) -> Result<Peer> {
         let kind = KINDS
             .iter()
-            .find(|kind| name.starts_with(kind.name))
+            .filter(|kind| name.starts_with(kind.name))
+            .max_by_key(|kind| kind.name.len())
             .with_context(|| {
                 let known: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
                 format!("{name} begins with none of {}", known.join(", "))
@@ -214,23 +285,35 @@ impl Peer {
             .collect()
     }
 
-    pub fn start(&self, directory: &Path) -> Result<Running> {
+    /// Starts it in a directory of its own that is empty, with its persistence at its best if
+    /// `durable`.
+    pub fn start(&self, directory: &Path, durable: bool) -> Result<Running> {
         // What an earlier run left behind is not what is measured.
         let _ = fs::remove_dir_all(directory);
         fs::create_dir_all(directory)?;
+        // Nor is what the kernel still has to write of it.
+        // SAFETY: has no arguments and does not fail.
+        unsafe { libc::sync() };
+        self.start_again(directory, durable)
+    }
+
+    /// Starts it with what is in the directory.
+    pub fn start_again(&self, directory: &Path, durable: bool) -> Result<Running> {
         let ports = free_ports(3)?;
+        let beside = self.program.parent().unwrap_or(Path::new("/"));
         let fill = |template: &str, file: &Path| {
             template
                 .replace("@PORT@", &ports[0].to_string())
                 .replace("@PORT5@", &ports[1].to_string())
                 .replace("@PORT2@", &ports[2].to_string())
                 .replace("@DIR@", &directory.display().to_string())
+                .replace("@PROGRAM_DIR@", &beside.display().to_string())
                 .replace("@FILE@", &file.display().to_string())
                 .replace("@CORES@", &cores().to_string())
                 .replace("@FILES@", &crate::process::raise_open_files().to_string())
         };
         let mut first = PathBuf::new();
-        for (name, template) in self.kind.files.iter().rev() {
+        for (name, template) in self.kind.files(durable).iter().rev() {
             first = directory.join(name);
             fs::write(&first, fill(template, &first))?;
         }
@@ -299,24 +382,39 @@ impl Running {
 
     fn wait_until_ready(&mut self, kind: &Kind) -> Result<()> {
         let began = Instant::now();
-        let target = Target {
-            address: self.address(kind.versions[0]),
-            version: kind.versions[0],
-        };
-        loop {
-            match Client::open(&target, "ready", false) {
-                Ok(client) => {
-                    client.close();
-                    return Ok(());
+        for version in kind.versions {
+            let target = Target {
+                address: self.address(*version),
+                version: *version,
+            };
+            // One name for both would be a takeover, which is more than is asked here.
+            let client_id = format!("ready{version:?}");
+            loop {
+                match Client::open(&target, &client_id, false) {
+                    Ok(client) => {
+                        client.close();
+                        break;
+                    }
+                    Err(error) if began.elapsed() > START_TIMEOUT => return Err(error),
+                    Err(_) => {}
                 }
-                Err(error) if began.elapsed() > START_TIMEOUT => return Err(error),
-                Err(_) => {}
+                if let Some(status) = self.child.try_wait()? {
+                    bail!("it ended with {status}");
+                }
+                thread::sleep(Duration::from_millis(10));
             }
-            if let Some(status) = self.child.try_wait()? {
-                bail!("it ended with {status}");
-            }
-            thread::sleep(Duration::from_millis(50));
         }
+        Ok(())
+    }
+
+    /// Waits until it is gone.
+    pub fn wait(&mut self) -> Result<()> {
+        let began = Instant::now();
+        while self.is_alive() {
+            ensure!(began.elapsed() < STOP_TIMEOUT, "the broker did not end");
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     pub fn is_alive(&mut self) -> bool {
@@ -326,6 +424,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if !self.is_alive() {
+            return;
+        }
         // SAFETY: the child has not been waited for, so the identifier is still its own.
         unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
         let began = Instant::now();
@@ -349,7 +450,8 @@ pub fn install() -> Result<()> {
         }
         let (program, arguments) = match kind.install {
             Some(Package::Debian(name)) => ("apt-get", vec!["install", "--yes", name]),
-            Some(Package::Cargo(name)) => ("cargo", vec!["install", "--locked", name]),
+            // Not --locked: what some of them locked is not built by the compilers of today.
+            Some(Package::Cargo(name)) => ("cargo", vec!["install", name]),
             None => continue,
         };
         eprintln!("{program} {}", arguments.join(" "));

@@ -90,6 +90,7 @@ fn median(sorted: &[f64]) -> Option<f64> {
 /// A figure with at most four digits that mean something.
 pub fn short(value: f64) -> String {
     let digits = match value.abs() {
+        0.0 => 0,
         value if value >= 99.95 => 0,
         value if value >= 9.995 => 1,
         _ => 2,
@@ -142,6 +143,7 @@ mod tests {
     #[test]
     fn figures_are_short() {
         for (value, expected) in [
+            (0.0, "0"),
             (0.5, "0.50"),
             (12.34, "12.3"),
             (123.4, "123"),

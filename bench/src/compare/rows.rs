@@ -37,6 +37,10 @@ pub struct Row {
     pub shared: bool,
     /// Would store something in the broker and clean it at the end.
     pub leaves: bool,
+    /// Brokers run with the configuration that loses least.
+    pub durable: bool,
+    /// The broker is killed at the end, started again, and asked for what it acknowledged.
+    pub killed: bool,
     pub floor: Floor,
     pub figures: &'static [Figure],
 }
@@ -94,6 +98,8 @@ const ROW: Row = Row {
     qos: 0,
     shared: false,
     leaves: false,
+    durable: false,
+    killed: false,
     floor: Floor::None,
     figures: &[CPU, RATE],
 };
@@ -150,6 +156,20 @@ pub const ROWS: &[Row] = &[
         title: "1 pair, QoS 2",
         arguments: &["--clients", "1"],
         qos: 2,
+        ..ROW
+    },
+    Row {
+        id: "pairs100-single-qos0",
+        title: "100 pairs, 1 message in flight each, QoS 0",
+        arguments: &["--clients", "100", "--window", "1"],
+        floor: Floor::Relay,
+        ..ROW
+    },
+    Row {
+        id: "pairs100-single-qos1",
+        title: "100 pairs, 1 message in flight each, QoS 1",
+        arguments: &["--clients", "100", "--window", "1"],
+        qos: 1,
         ..ROW
     },
     Row {
@@ -338,13 +358,82 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         id: "offline-1000-ten",
-        title: "QoS 1 into 100 absent sessions, ten of them per message",
+        title: "QoS 1 into 100 absent sessions, ten of them per message, 1,000 in flight",
         scenario: "offline",
         leaves: true,
         arguments: &["--targets", "10"],
         qos: 1,
         floor: Floor::RawLog(1000),
         figures: &[ACKNOWLEDGED, CPU_ACKNOWLEDGED],
+        ..ROW
+    },
+    Row {
+        id: "offline-100-ten",
+        title: "QoS 1 into 100 absent sessions, ten of them per message, 100 in flight",
+        scenario: "offline",
+        leaves: true,
+        arguments: &["--targets", "10", "--window", "100"],
+        qos: 1,
+        floor: Floor::RawLog(100),
+        figures: &[ACKNOWLEDGED, CPU_ACKNOWLEDGED],
+        ..ROW
+    },
+    Row {
+        id: "durable-1000",
+        title: "QoS 1 into 100 absent sessions, 1,000 in flight, persistence at its best",
+        scenario: "offline",
+        leaves: true,
+        durable: true,
+        arguments: &["--messages", "100000", "--stall", "20"],
+        qos: 1,
+        floor: Floor::RawLog(1000),
+        figures: &[ACKNOWLEDGED, CPU_ACKNOWLEDGED],
+        ..ROW
+    },
+    Row {
+        id: "durable-100-ten",
+        title: "QoS 1 into 100 absent sessions, ten of them per message, 100 in flight, persistence at its best",
+        scenario: "offline",
+        leaves: true,
+        durable: true,
+        arguments: &[
+            "--targets",
+            "10",
+            "--window",
+            "100",
+            "--messages",
+            "100000",
+            "--stall",
+            "20",
+        ],
+        qos: 1,
+        floor: Floor::RawLog(100),
+        figures: &[ACKNOWLEDGED, CPU_ACKNOWLEDGED],
+        ..ROW
+    },
+    Row {
+        id: "killed",
+        title: "kill -9 after 20,000 acknowledged messages, persistence at its best",
+        scenario: "offline",
+        leaves: true,
+        durable: true,
+        killed: true,
+        arguments: &["--messages", "20000", "--stall", "20"],
+        qos: 1,
+        figures: &[
+            Figure {
+                key: "lost_by_kill",
+                label: "lost of these",
+                unit: "messages",
+                better: Better::Less,
+            },
+            Figure {
+                key: "restart_ms",
+                label: "until it serves again",
+                unit: "ms",
+                better: Better::Less,
+            },
+        ],
         ..ROW
     },
     Row {

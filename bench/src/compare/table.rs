@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::Comparison;
 use super::machine::Machine;
-use super::peers::{FLOOR, TIDINGS};
+use super::peers::{Durable, FLOOR, TIDINGS};
 use super::results::{Cell, short};
 use super::rows::{Better, Figure, Row};
 
@@ -69,21 +69,26 @@ fn write_page(
     writeln!(out, "![CPU per delivered message](cost.svg)\n")?;
     writeln!(
         out,
-        "| broker | version | an acknowledged message is | configuration |"
+        "| broker | version | an acknowledged message is | with persistence at its best | \
+         configuration |"
     )?;
-    writeln!(out, "|---|---|---|---|")?;
+    writeln!(out, "|---|---|---|---|---|")?;
     for peer in peers {
         let files: Vec<String> = peer
             .kind
-            .file_names()
-            .map(|file| format!("[{file}](../../peers/{file})"))
+            .all_files()
+            .map(|(file, _)| format!("[{file}](peers/{file})"))
             .collect();
         writeln!(
             out,
-            "| {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} |",
             peer.name,
             peer.version.replace('|', "/"),
             peer.kind.keeps,
+            match peer.kind.durable {
+                Durable::With(_, keeps) => keeps,
+                Durable::Already | Durable::No => peer.kind.keeps,
+            },
             files.join(", ")
         )?;
     }
@@ -187,15 +192,18 @@ pub fn summary(comparison: &Comparison) -> String {
             let Some(theirs) = &cells[best] else {
                 continue;
             };
+            let ratio = match theirs.median {
+                0.0 => String::new(),
+                median => format!("{:.2} × ", mine.median / median),
+            };
             // Writing to a string cannot fail.
             let _ = writeln!(
                 out,
-                "{}: {}: {} {}, {:.2} × {} ({})",
+                "{}: {}: {} {}, {ratio}{} ({})",
                 row.title,
                 figure.label,
                 short(mine.median),
                 figure.unit,
-                mine.median / theirs.median,
                 comparison.peers[best].name,
                 short(theirs.median),
             );

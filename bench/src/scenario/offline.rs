@@ -18,7 +18,7 @@ use crate::engine::poll::Poll;
 use crate::engine::receipts::Stream;
 use crate::engine::{Control, EnginePlan, GroupPlan, Outcome, Pace, Phase, PublisherPlan, stamp};
 use crate::options::Options;
-use crate::process::{self, Snapshot};
+use crate::process::{self, Snapshot, now_ns};
 use crate::report::Report;
 use crate::wire;
 
@@ -204,6 +204,9 @@ fn fill(options: &Options, setting: &Setting, report: &mut Report) -> Result<()>
     wait_for(total);
     let to = Snapshot::take(options.broker_pid);
     let acknowledged = control.acknowledged.load(Relaxed) - acknowledged;
+    if let Some(pid) = options.broker_pid.filter(|_| options.kill) {
+        process::kill(pid);
+    }
     control.enter(Phase::Quit);
     let mut outcome = Outcome::default();
     for thread in threads {
@@ -276,6 +279,7 @@ fn reconnect(options: &Options, setting: &Setting, report: &mut Report) -> Resul
         drainer.take(index, &poll);
     }
     let mut moved = Instant::now();
+    let mut last_ns = now_ns();
     let mut to = None;
     loop {
         let before = drainer.received;
@@ -292,6 +296,7 @@ fn reconnect(options: &Options, setting: &Setting, report: &mut Report) -> Resul
         }
         if drainer.received > before {
             moved = Instant::now();
+            last_ns = now_ns();
         }
         if drainer.received >= expected && to.is_none() {
             to = Some(Snapshot::take(options.broker_pid));
@@ -304,7 +309,8 @@ fn reconnect(options: &Options, setting: &Setting, report: &mut Report) -> Resul
     }
     let to = to.unwrap_or_else(|| Snapshot::take(options.broker_pid));
     report.interval(&from, &to, drainer.received);
-    let seconds = (to.at_ns - from.at_ns).max(1) as f64 / 1e9;
+    // Where something is missing, the wait for it is no part of the time.
+    let seconds = (last_ns.min(to.at_ns) - from.at_ns).max(1) as f64 / 1e9;
     report.figure("delivered_per_s", drainer.received as f64 / seconds);
     let (mut lost, mut duplicates, mut late) = (0, 0, 0);
     for session in &mut drainer.sessions {
