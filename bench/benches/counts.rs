@@ -45,8 +45,10 @@ mod counted {
     use std::hint::black_box;
 
     use gungraun::prelude::*;
-    use tidings::broker::outgoing::{Acknowledgement, Outgoing, Progress, Slot};
+    use tidings::broker::outgoing::{Acknowledgement, Body, Next, Outgoing, Slot};
+
     use tidings::broker::topics::{Matched, SubscriptionTable};
+    use tidings::store::Ticket;
     use tidings_protocol::mqtt::{PacketId, Publish, QoS, Version, decode, fixed_header};
 
     use super::kit::{self, Bed, Client, Filters, Kind, publication};
@@ -166,14 +168,7 @@ mod counted {
     }
 
     fn slot() -> Slot {
-        Slot {
-            message: None,
-            through: None,
-            progress: Progress::Queued,
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            dup: false,
-        }
+        Slot::waiting(Body::None, None, QoS::AtLeastOnce, false)
     }
 
     /// A queue that has been in use.
@@ -187,7 +182,7 @@ mod counted {
         for _ in 0..PACKETS {
             queue.push(slot());
         }
-        while let Some((slot, id)) = queue.next(1000, |_| false) {
+        while let Next::Send(slot, id) = queue.next(1000, Ticket(0), |_, _| false) {
             black_box((slot, id));
         }
         for number in first..first + PACKETS as u64 {

@@ -7,7 +7,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use tidings::broker::outgoing::{Acknowledgement, Outgoing, Progress, Slot};
+use tidings::broker::outgoing::{Acknowledgement, Body, Next, Outgoing, Slot};
+
+use tidings::store::Ticket;
 use tidings_protocol::mqtt::QoS;
 
 use kit::{Bed, Client, Kind, packet_id, publication};
@@ -19,21 +21,14 @@ const TOPIC: &str = "building/7/floor/3/room/12/temperature";
 
 /// A message as the queue sees it; what is in it is not the queue's business.
 fn slot(qos: QoS) -> Slot {
-    Slot {
-        message: None,
-        through: None,
-        progress: Progress::Queued,
-        qos,
-        retain: false,
-        dup: false,
-    }
+    Slot::waiting(Body::None, None, qos, false)
 }
 
 /// Sends what the window allows, acknowledges it, until nothing is left.
 fn empty(queue: &mut Outgoing, window: u16, number: &mut u64) {
     while !queue.is_empty() {
         let mut sent = 0;
-        while let Some((slot, id)) = queue.next(window, |_| false) {
+        while let Next::Send(slot, id) = queue.next(window, Ticket(0), |_, _| false) {
             black_box((slot, id));
             sent += 1;
         }

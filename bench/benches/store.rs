@@ -42,7 +42,7 @@ impl Drop for Bed {
 
 impl Bed {
     fn memory(sessions: u64) -> Bed {
-        let (store, _) = MemoryStore::new(u64::MAX);
+        let (store, _) = MemoryStore::new();
         Bed::with(Arc::new(store), None, sessions)
     }
 

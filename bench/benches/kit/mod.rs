@@ -29,7 +29,7 @@ pub struct Bed {
 impl Bed {
     /// Over a store in memory.
     pub fn new() -> Bed {
-        let (store, _) = MemoryStore::new(u64::MAX);
+        let (store, _) = MemoryStore::new();
         Bed::over(Arc::new(store))
     }
 
@@ -164,8 +164,10 @@ impl Client {
             topic,
             publications,
             publisher: self.session.number(),
+            publisher_is_kept: false,
+            bell: None,
         };
-        batch.publish(&route, &run, false).expect("taken").matched
+        batch.publish(&route, &run).expect("taken").matched
     }
 
     /// Takes what waits, as a connection does before it writes; answers how many bytes that was.
@@ -335,6 +337,7 @@ pub fn put_filter(
             table.join("group", filter, |group| {
                 subscriber(Some(Arc::new(tidings::broker::outgoing::Through {
                     identifiers: None,
+                    shared_as: group.tag(),
                     group: Some(tidings::broker::outgoing::GroupRef(group)),
                 })))
             });

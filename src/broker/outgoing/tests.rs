@@ -447,7 +447,7 @@ impl World {
                     .filter_map(|slot| slot.body.message().map(|it| number_of(it)))
                     .collect();
                 let before = self.waiting.len();
-                let unwanted = |number: u64| number % divisor == 0;
+                let unwanted = |number: u64| number.is_multiple_of(divisor);
                 self.waiting.retain(|it| {
                     it.sent || it.released || !unwanted(it.number) || !held.contains(&it.number)
                 });
@@ -508,7 +508,7 @@ impl World {
     /// Everything is sent and completed; nothing is left anywhere.
     fn drain(mut self) -> Result<(), TestCaseError> {
         self.commit();
-        while self.queue.len() > 0 {
+        while !self.queue.is_empty() {
             let before = (self.queue.stored, self.waiting.len());
             self.send(7)?;
             if self.flight.is_empty() {
