@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::link::{DEADLINE, Step, violation};
 
@@ -95,6 +95,7 @@ impl Setup {
         let mut child = self.command().spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("piped");
         let (tell, ready) = oneshot::channel();
+        let (growing, grows) = watch::channel(0);
         let lines = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&lines);
         let reader = std::thread::spawn(move || {
@@ -112,11 +113,13 @@ impl Setup {
                 }
                 let mut log = log.lock().expect("nobody panics with it");
                 log.push(line);
+                growing.send_replace(log.len());
             }
         });
         Process {
             child,
             lines,
+            grows,
             reader: Some(reader),
             ready: Some(ready),
         }
@@ -127,6 +130,7 @@ impl Setup {
 pub struct Process {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    grows: watch::Receiver<usize>,
     reader: Option<std::thread::JoinHandle<()>>,
     ready: Option<oneshot::Receiver<SocketAddr>>,
 }
@@ -162,6 +166,16 @@ impl Process {
     /// All that it logged so far.
     pub fn log(&self) -> String {
         self.lines.lock().expect("nobody panics with it").join("\n")
+    }
+
+    /// Waits for a line of the log that has `word` in it.
+    pub async fn expect_log(&self, word: &str) -> Step<()> {
+        let mut grows = self.grows.clone();
+        let found = tokio::time::timeout(DEADLINE, grows.wait_for(|_| self.log().contains(word)));
+        match found.await {
+            Ok(Ok(_)) => Ok(()),
+            _ => violation(format!("{word:?} is not in the log:\n{}", self.log())),
+        }
     }
 
     /// A line that no healthy broker writes; one with `allowed` in it is none.

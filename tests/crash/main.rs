@@ -4,6 +4,7 @@
 //!
 //! - `kills`: SIGKILL in the middle of anything, the start included.
 //! - `power`: the same, and whatever was written but not flushed is lost in part or in whole.
+//! - `faults`: nothing is acknowledged before it is flushed, nor ever after a flush has failed.
 //!
 //! Start reading at `life.rs`, which plays the rounds, and `model`, which knows the promises.
 //!
@@ -27,6 +28,7 @@ mod harness;
 mod broker;
 mod clients;
 mod disk;
+mod faults;
 mod kills;
 mod life;
 mod link;

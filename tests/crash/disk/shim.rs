@@ -22,6 +22,11 @@ impl Shim {
         self.environment(directory, "SHIM_TRACE", &trace_file(directory))
     }
 
+    /// The environment in which the files in `faults` make log segments fail.
+    pub fn fail(&self, directory: &Path, faults: &Path) -> Vec<(String, String)> {
+        self.environment(directory, "SHIM_FAULTS", faults)
+    }
+
     fn environment(&self, directory: &Path, name: &str, value: &Path) -> Vec<(String, String)> {
         let text = |path: &Path| path.to_str().expect("a path of UTF-8").to_owned();
         vec![
