@@ -293,7 +293,8 @@ impl Catalog {
         segments.pop();
         let known = |segment: &Arc<Segment>| segment.index.read().as_ref().map_or(0, Index::len);
         let mut total: usize = segments.iter().map(known).sum();
-        segments.sort_by_key(|segment| segment.used.load(Ordering::Relaxed));
+        // Readers use segments meanwhile: each is asked once, or the order would contradict itself.
+        segments.sort_by_cached_key(|segment| segment.used.load(Ordering::Relaxed));
         for segment in segments {
             if total <= PLACES_MAX {
                 return;
