@@ -13,11 +13,14 @@ use super::{
     StoredMessage, Ticket, Waiting,
 };
 
+/// A record's kind, version and body.
+type Encoded = (u8, u8, Vec<u8>);
+
 /// A store whose disk is as slow as a test wants it.
 pub(crate) struct SlowStore {
     inner: MemoryStore,
-    /// The records of each append, encoded, with their kinds and versions.
-    appends: Mutex<Vec<Vec<(u8, u8, Vec<u8>)>>>,
+    /// The records of each append.
+    appends: Mutex<Vec<Vec<Encoded>>>,
     progress: Progress,
     /// Called before something is appended.
     before: Mutex<Option<Box<dyn FnMut() + Send>>>,
