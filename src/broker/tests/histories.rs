@@ -6,6 +6,7 @@
 //! under an identifier in use is found at the packet where it happens.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -14,11 +15,13 @@ use tidings_protocol::topic;
 
 use super::kit::{
     Client, FAREWELL, GOODBYE, Got, Received, Setup, broker_with, options, publication, qos,
+    restored_with,
 };
 use crate::broker::outgoing::Acknowledgement;
 use crate::broker::session::Closing;
 use crate::broker::stats::Drop;
 use crate::broker::{Broker, Ending};
+use crate::store::MemoryStore;
 
 const SUBSCRIBERS: usize = 3;
 const PUBLISHERS: usize = 2;
@@ -39,6 +42,8 @@ enum Step {
     Nonsense(usize, u16),
     /// What a connection that was taken over still says.
     Stale(usize),
+    /// The broker is gone, and another one goes on with what the store kept.
+    Restart,
 }
 
 /// How a client answers a QoS 2 message.
@@ -98,6 +103,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => who.clone().prop_map(Step::AcknowledgeAll),
         1 => (who.clone(), 1u16..200).prop_map(|(who, id)| Step::Nonsense(who, id)),
         1 => who.prop_map(Step::Stale),
+        1 => Just(Step::Restart),
     ]
 }
 
@@ -137,6 +143,8 @@ impl Owed {
 #[derive(Default)]
 struct Model {
     persistent: bool,
+    /// It was begun to outlive its connection, so the store knows it.
+    kept: bool,
     subscriptions: BTreeMap<&'static str, (u8, u32)>,
     owed: VecDeque<Owed>,
     /// QoS 0 that was sent to this connection.
@@ -158,10 +166,11 @@ struct Subscriber<'b> {
 }
 
 /// All of it.
-struct World<'b> {
-    broker: &'b Broker,
-    subscribers: Vec<Subscriber<'b>>,
-    publishers: Vec<Client<'b>>,
+struct World {
+    broker: &'static Broker,
+    store: Arc<MemoryStore>,
+    subscribers: Vec<Subscriber<'static>>,
+    publishers: Vec<Client<'static>>,
     next: u32,
     /// Mailboxes are small: QoS 0 may be dropped.
     tight: bool,
@@ -203,7 +212,10 @@ impl<'b> Subscriber<'b> {
         }
         let client = self.client.as_ref().expect("just connected");
         prop_assert_eq!(client.present, self.session.is_some());
-        let model = self.session.get_or_insert_default();
+        let model = self.session.get_or_insert_with(|| Model {
+            kept: setup.expiry_secs > 0,
+            ..Model::default()
+        });
         model.persistent = setup.expiry_secs > 0;
         model.window = usize::from(setup.receive_maximum);
         model.v5 = setup.version == Version::V5;
@@ -226,6 +238,34 @@ impl<'b> Subscriber<'b> {
             model.persistent = false;
         }
         self.cut();
+    }
+
+    /// The broker was restarted: what is counted is counted anew.
+    fn restart(&mut self) {
+        let connected = self.client.take().is_some();
+        self.old = None;
+        (self.ended, self.missed) = (0, 0);
+        let Some(model) = &self.session else {
+            return;
+        };
+        // What was sent is not known to the store; it was sent in order, and within the window.
+        let may_be_sent = |(at, owed): (usize, &Owed)| {
+            owed.survived || owed.id.is_some() || (connected && at < model.window)
+        };
+        let may_be_sent: Vec<bool> = model.owed.iter().enumerate().map(may_be_sent).collect();
+        let kept = model.kept;
+        self.cut();
+        if !kept {
+            self.ended = 0;
+        }
+        for (owed, may_be_sent) in self
+            .session
+            .iter_mut()
+            .flat_map(|it| &mut it.owed)
+            .zip(may_be_sent)
+        {
+            owed.survived = may_be_sent;
+        }
     }
 
     /// What a publication means for this session.
@@ -477,10 +517,31 @@ impl Model {
     }
 }
 
-impl<'b> World<'b> {
-    fn new(broker: &'b Broker, tight: bool) -> World<'b> {
+/// A broker that goes on with what the store has.
+fn start(store: &Arc<MemoryStore>, tight: bool) -> &'static Broker {
+    restored_with(store.clone(), store.recovered(), |limits| {
+        if tight {
+            limits.mailbox_messages_max = 2;
+        }
+    })
+}
+
+fn connect_publishers(broker: &'static Broker) -> Vec<Client<'static>> {
+    (0..PUBLISHERS)
+        .map(|number| {
+            let id = format!("publisher{number}");
+            Client::connect(broker, &id, Setup::new(Version::V5))
+        })
+        .collect()
+}
+
+impl World {
+    fn new(tight: bool) -> World {
+        let store = Arc::new(MemoryStore::new().0);
+        let broker = start(&store, tight);
         World {
             broker,
+            store,
             subscribers: (0..SUBSCRIBERS)
                 .map(|number| Subscriber {
                     id: format!("subscriber{number}"),
@@ -491,15 +552,7 @@ impl<'b> World<'b> {
                     missed: 0,
                 })
                 .collect(),
-            publishers: (0..PUBLISHERS)
-                .map(|number| {
-                    Client::connect(
-                        broker,
-                        &format!("publisher{number}"),
-                        Setup::new(Version::V5),
-                    )
-                })
-                .collect(),
+            publishers: connect_publishers(broker),
             next: 0,
             tight,
         }
@@ -576,6 +629,14 @@ impl<'b> World<'b> {
             Step::AcknowledgeAll(who) => self.subscribers[*who].acknowledge_all(),
             Step::Nonsense(who, id) => self.subscribers[*who].nonsense(*id),
             Step::Stale(who) => self.subscribers[*who].stale(),
+            Step::Restart => {
+                self.broker = start(&self.store, self.tight);
+                self.publishers = connect_publishers(self.broker);
+                for subscriber in &mut self.subscribers {
+                    subscriber.restart();
+                }
+                Ok(())
+            }
         }
     }
 
@@ -637,12 +698,7 @@ proptest! {
         tight in any::<bool>(),
         drain in any::<bool>(),
     ) {
-        let broker = broker_with(|limits| {
-            if tight {
-                limits.mailbox_messages_max = 2;
-            }
-        });
-        let mut world = World::new(&broker, tight);
+        let mut world = World::new(tight);
         for who in 0..SUBSCRIBERS {
             world.step(&Step::Connect(who, Setup::persistent(Version::V5).window(2)))?;
             world.step(&Step::Subscribe(who, "t/+", 2, 0))?;

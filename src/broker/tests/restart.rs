@@ -41,8 +41,8 @@ fn persistent(broker: &'static Broker, id: &str) -> Client<'static> {
 fn clean(broker: &'static Broker, id: &str) -> Client<'static> {
     Client::connect(broker, id, Setup::new(Version::V5))
 }
-/// The messages of QoS 2 publishers wait for the store. A receiver's task that looks between the
-/// delivery and the moment when there is a ticket to wait for is woken all the same.
+/// Messages of QoS 2 wait for the store. A receiver's task that looks between the delivery and the
+/// moment when there is a ticket to wait for is woken all the same.
 #[test]
 fn who_looks_for_a_held_message_too_early_is_woken() {
     let (broker, store) = slow_broker();
