@@ -251,7 +251,7 @@ pub(super) fn leave_behind(
 ) {
     // One of QoS 2 that was sent may have been received: nobody else may get it [MQTT-4.8.2-5].
     let is_shared = |slot: &Slot| {
-        let in_delivery = slot.qos == QoS::ExactlyOnce && slot.dup;
+        let in_delivery = slot.qos == QoS::ExactlyOnce && slot.dup();
         slot.through.as_ref().is_some_and(|t| t.is_shared()) && !in_delivery
     };
     let (shared, own): (Vec<Slot>, Vec<Slot>) = left.into_iter().partition(is_shared);

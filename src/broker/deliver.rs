@@ -14,7 +14,7 @@ use super::clock::Millis;
 use super::encode::{Delivery, Encodings, NO_IDENTIFIER, Variant, encode_message, encoded_len};
 use super::journal::Journal;
 use super::message::{Message, Publication, Run};
-use super::outgoing::{Body, Next, Outgoing, Progress, Slot, Through};
+use super::outgoing::{Body, Next, Outgoing, Progress, SentBefore, Slot, Through};
 use super::session::{Closing, Link, Session, State};
 use super::stats::{Drop, Stats, Tally};
 use super::topics::Terms;
@@ -159,7 +159,7 @@ fn try_at_once(
                 progress: Progress::Queued,
                 qos,
                 retain,
-                dup: false,
+                sent: SentBefore::No,
             });
             if *kept {
                 let through = terms.through.clone();
@@ -439,7 +439,7 @@ pub(super) fn pump(state: &mut State, cx: &mut Context<'_>) -> Stop {
             break Stop::Outbox;
         }
         let next = outgoing.next(link.receive_maximum, cx.durable, |slot, message| {
-            if !slot.dup && message.is_expired(now) {
+            if slot.may_be_dropped() && message.is_expired(now) {
                 tally.dropped(Drop::Expired, 1);
                 return true;
             }
@@ -468,7 +468,7 @@ pub(super) fn pump(state: &mut State, cx: &mut Context<'_>) -> Stop {
                 message,
                 qos,
                 slot.retain,
-                slot.dup,
+                slot.dup(),
                 packet_id,
                 slot.identifiers(),
                 now,

@@ -363,7 +363,6 @@ impl Broker {
         let number = session.number();
         let link = state.link.as_deref();
         let more = SessionExtra {
-            receive_maximum: link.map_or(0, |link| link.receive_maximum),
             sent_to: state.outgoing.sent_to(),
         };
         let put = Record::SessionPut {
@@ -431,26 +430,18 @@ fn will_record(session: u64, will: &Will, due: Option<Millis>) -> Record<'_> {
 /// What is kept of a session that the store does not look into.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SessionExtra {
-    /// Receive Maximum of its connection; 0 if it has none.
-    pub receive_maximum: u16,
     /// Sequence numbers from this one on were never sent, up to when this was kept.
     pub sent_to: u64,
 }
 
 impl SessionExtra {
-    fn encode(self) -> [u8; 10] {
-        let mut bytes = [0; 10];
-        bytes[..2].copy_from_slice(&self.receive_maximum.to_be_bytes());
-        bytes[2..].copy_from_slice(&self.sent_to.to_be_bytes());
-        bytes
+    fn encode(self) -> [u8; 8] {
+        self.sent_to.to_be_bytes()
     }
 
     /// What was encoded; what a later version added behind it is ignored.
     pub(super) fn decode(bytes: &[u8]) -> Option<SessionExtra> {
-        let (receive_maximum, rest) = bytes.split_first_chunk()?;
-        Some(SessionExtra {
-            receive_maximum: u16::from_be_bytes(*receive_maximum),
-            sent_to: u64::from_be_bytes(*rest.first_chunk()?),
-        })
+        let sent_to = u64::from_be_bytes(*bytes.first_chunk()?);
+        Some(SessionExtra { sent_to })
     }
 }

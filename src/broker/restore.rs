@@ -16,7 +16,9 @@ use super::clock::Millis;
 use super::close::leave_behind;
 use super::journal::{FLAG_RETAIN, OPTION_REPLAYS, SHARED_SHIFT, SessionExtra};
 use super::message::Message;
-use super::outgoing::{Body, GroupRef, Outgoing, PAGE_MESSAGES, Progress, Slot, Through};
+use super::outgoing::{
+    Body, GroupRef, Outgoing, PAGE_MESSAGES, Progress, SentBefore, Slot, Through,
+};
 use super::session::{Held, NEVER, Session};
 use super::shared::Group;
 use super::stats::QueueWeight;
@@ -198,22 +200,17 @@ impl Broker {
     }
 }
 
-/// Fills the queue of a session. What was sent is not recorded, but it was sent in order and never
-/// more than its connection allowed: that much of the beginning may be sent a second time now.
+/// Fills the queue of a session. Of a connection that ended with the broker nobody knows what was
+/// sent: all that is left may have been, also what was acknowledged just before.
 fn restore_queue(outgoing: &mut Outgoing, recovered: &RecoveredSession, groups: &[Arc<Group>]) {
     let record = &recovered.record;
     let extra = SessionExtra::decode(&record.extra).unwrap_or_default();
-    let in_flight_max = match record.disconnected_ms {
-        None => extra.receive_maximum,
-        Some(_) => 0,
+    // Numbers of messages that were done before they were written are known from the session alone.
+    let next = recovered.next_seq.max(extra.sent_to);
+    let sent_to = match record.disconnected_ms {
+        None => next,
+        Some(_) => extra.sent_to,
     };
-    let mut sent_to = extra.sent_to;
-    if let Some(last) = usize::from(in_flight_max)
-        .min(recovered.queue.len())
-        .checked_sub(1)
-    {
-        sent_to = sent_to.max(recovered.queue[last].seq + 1);
-    }
     let mut by_tag = HashMap::new();
     for group in groups {
         let known = by_tag.entry(group.tag());
@@ -228,7 +225,7 @@ fn restore_queue(outgoing: &mut Outgoing, recovered: &RecoveredSession, groups: 
         }
         (entry.seq, slot_of(entry, last.clone(), entry.seq < sent_to))
     });
-    outgoing.restore(recovered.next_seq, sent_to, entries);
+    outgoing.restore(next, sent_to, entries);
 }
 
 fn through_of(
@@ -248,7 +245,7 @@ fn through_of(
     })
 }
 
-fn slot_of(entry: &QueueEntry, through: Option<Arc<Through>>, sent: bool) -> Slot {
+fn slot_of(entry: &QueueEntry, through: Option<Arc<Through>>, perhaps_sent: bool) -> Slot {
     let qos = QoS::from_u8(entry.qos).unwrap_or(QoS::ExactlyOnce);
     let released = entry.state == EntryState::Released;
     let body = match released {
@@ -263,7 +260,10 @@ fn slot_of(entry: &QueueEntry, through: Option<Arc<Through>>, sent: bool) -> Slo
             true => Progress::Released(false),
             false => Progress::Queued,
         },
-        dup: sent && !released && qos != QoS::AtMostOnce,
+        sent: match perhaps_sent {
+            true => SentBefore::Perhaps,
+            false => SentBefore::No,
+        },
         ..Slot::waiting(body, through, qos, entry.flags & FLAG_RETAIN != 0)
     }
 }

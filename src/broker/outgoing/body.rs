@@ -66,7 +66,7 @@ impl From<Option<Arc<Message>>> for Body {
 
 impl Outgoing {
     /// Fills an empty queue with what was kept of it: entries in order of their sequence numbers,
-    /// all below `next_sequence`. Those below `sent_to` may have been sent before.
+    /// all below `next_sequence`. None from `sent_to` on was ever sent.
     pub fn restore(
         &mut self,
         next_sequence: u64,

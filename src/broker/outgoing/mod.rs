@@ -72,7 +72,7 @@ impl std::fmt::Debug for GroupRef {
 /// How far a message has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// It waits to be sent, again if `dup` is set.
+    /// It waits to be sent, perhaps not for the first time.
     Queued,
     /// PUBLISH was sent.
     Sent,
@@ -81,6 +81,18 @@ pub enum Progress {
     Released(bool),
     /// Nothing is left to do.
     Done,
+}
+
+/// Whether a message was sent on an earlier connection of its session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SentBefore {
+    /// It was not.
+    #[default]
+    No,
+    /// Nobody knows: its connection ended with the broker.
+    Perhaps,
+    /// It was.
+    Yes,
 }
 
 /// A message of QoS 1 or 2 on its way to one session, or one of QoS 0 that waits with them.
@@ -96,8 +108,8 @@ pub struct Slot {
     pub qos: QoS,
     /// The RETAIN flag it is delivered with.
     pub retain: bool,
-    /// Whether it may have been sent before [MQTT-3.3.1-1].
-    pub dup: bool,
+    /// Whether it was sent on an earlier connection.
+    pub sent: SentBefore,
 }
 
 impl Slot {
@@ -109,7 +121,7 @@ impl Slot {
             progress: Progress::Queued,
             qos,
             retain,
-            dup: false,
+            sent: SentBefore::No,
         }
     }
 
@@ -118,10 +130,26 @@ impl Slot {
         self.through.as_ref()?.identifiers.as_deref()
     }
 
+    /// Whether DUP is set when it is sent [MQTT-3.3.1-1]: never for QoS 0 [MQTT-3.3.1-2].
+    pub fn dup(&self) -> bool {
+        self.sent != SentBefore::No && self.qos != QoS::AtMostOnce
+    }
+
+    /// Whether its receiver may do without it: nobody has begun to deliver it, or at least not in a
+    /// way that has to be completed.
+    pub fn may_be_dropped(&self) -> bool {
+        let begun = match self.sent {
+            SentBefore::No => false,
+            SentBefore::Perhaps => self.qos == QoS::ExactlyOnce,
+            SentBefore::Yes => true,
+        };
+        self.progress == Progress::Queued && !begun
+    }
+
     /// Whether its Packet Identifier has been sent, so that no other message may have it.
     fn holds_identifier(&self) -> bool {
         match self.progress {
-            Progress::Queued => self.dup,
+            Progress::Queued => self.sent == SentBefore::Yes,
             Progress::Sent | Progress::Released(_) => true,
             Progress::Done => false,
         }
@@ -135,7 +163,7 @@ impl Slot {
             progress: Progress::Done,
             qos: QoS::AtMostOnce,
             retain: false,
-            dup: false,
+            sent: SentBefore::No,
         }
     }
 }
@@ -461,7 +489,7 @@ impl Outgoing {
             match slot.progress {
                 Progress::Sent => {
                     slot.progress = Progress::Queued;
-                    slot.dup = true;
+                    slot.sent = SentBefore::Yes;
                 }
                 Progress::Released(_) => slot.progress = Progress::Released(false),
                 Progress::Queued | Progress::Done => {}
@@ -475,8 +503,7 @@ impl Outgoing {
     /// Takes the oldest message that was never sent out of the queue, to make room.
     pub fn drop_oldest_waiting(&mut self) -> bool {
         let from = self.next;
-        let oldest = (from..self.slots.len())
-            .find(|&at| self.slots[at].progress == Progress::Queued && !self.slots[at].dup);
+        let oldest = (from..self.slots.len()).find(|&at| self.slots[at].may_be_dropped());
         if let Some(at) = oldest {
             self.complete(at);
         }
@@ -490,8 +517,8 @@ impl Outgoing {
         let mut at = self.next;
         while at < self.slots.len() {
             let slot = &self.slots[at];
-            let waits = slot.progress == Progress::Queued && !slot.dup;
-            if waits && slot.body.message().is_some_and(|message| unwanted(message)) {
+            if slot.may_be_dropped() && slot.body.message().is_some_and(|message| unwanted(message))
+            {
                 let before = self.slots.len();
                 self.complete(at);
                 dropped += 1;

@@ -17,7 +17,7 @@ fn slot(qos: QoS) -> Slot {
 fn send(queue: &mut Outgoing, window: u16) -> Vec<(u16, bool, Progress)> {
     let mut sent = Vec::new();
     while let Next::Send(slot, id) = queue.next(window, Ticket(0), |_, _| false) {
-        let (dup, progress, qos) = (slot.dup, slot.progress, slot.qos);
+        let (dup, progress, qos) = (slot.dup(), slot.progress, slot.qos);
         if qos == QoS::AtMostOnce {
             queue.complete_qos0(id);
         }
@@ -168,10 +168,20 @@ fn step() -> impl Strategy<Value = Step> {
 struct Entry {
     number: u64,
     qos: QoS,
-    /// It was sent before.
-    sent: bool,
+    /// Whether it was sent before.
+    sent: SentBefore,
     /// PUBREC came.
     released: bool,
+}
+
+impl Entry {
+    /// Whether its delivery has to be completed.
+    fn is_begun(&self) -> bool {
+        let exactly_once = self.qos == QoS::ExactlyOnce;
+        self.released
+            || self.sent == SentBefore::Yes
+            || (self.sent == SentBefore::Perhaps && exactly_once)
+    }
 }
 
 /// A queue with everything around it.
@@ -281,14 +291,17 @@ impl World {
                 Body::None => prop_assert!(entry.released),
                 Body::Held(message) => {
                     prop_assert_eq!(number_of(message), entry.number);
-                    prop_assert_eq!(slot.dup, entry.sent);
+                    prop_assert_eq!(
+                        slot.dup(),
+                        entry.sent != SentBefore::No && entry.qos != QoS::AtMostOnce
+                    );
                 }
                 Body::Stored { .. } => prop_assert!(false, "sent without its message"),
             }
             if entry.qos == QoS::AtMostOnce {
                 self.queue.complete_qos0(id);
             } else {
-                entry.sent = true;
+                entry.sent = SentBefore::Yes;
                 self.flight.push(entry);
                 prop_assert!(self.flight.len() <= usize::from(window));
             }
@@ -307,6 +320,12 @@ impl World {
         self.commit();
         self.take_finished();
         self.lose_connection();
+        // Of what the last connection sent, a store that was read again knows nothing.
+        for entry in &mut self.waiting {
+            if entry.sent == SentBefore::Yes {
+                entry.sent = SentBefore::Perhaps;
+            }
+        }
         let entries: Vec<(u64, Slot)> = self
             .waiting
             .iter()
@@ -318,7 +337,7 @@ impl World {
                     slot.body = Body::None;
                     slot.progress = Progress::Released(false);
                 }
-                slot.dup = entry.sent && !entry.released;
+                slot.sent = entry.sent;
                 (entry.number, slot)
             })
             .collect();
@@ -376,7 +395,7 @@ impl World {
                 if spills {
                     self.queue.spill_later(number);
                 }
-                let (sent, released) = (false, false);
+                let (sent, released) = (SentBefore::No, false);
                 self.waiting.push_back(Entry {
                     number,
                     qos,
@@ -433,7 +452,7 @@ impl World {
             Step::Spill => self.queue.spill(self.durable),
             Step::Page(lost) => self.page(lost)?,
             Step::DropOldest => {
-                let oldest = self.waiting.iter().position(|it| !it.sent && !it.released);
+                let oldest = self.waiting.iter().position(|it| !it.is_begun());
                 prop_assert_eq!(self.queue.drop_oldest_waiting(), oldest.is_some());
                 if let Some(at) = oldest {
                     self.waiting.remove(at);
@@ -449,7 +468,7 @@ impl World {
                 let before = self.waiting.len();
                 let unwanted = |number: u64| number.is_multiple_of(divisor);
                 self.waiting.retain(|it| {
-                    it.sent || it.released || !unwanted(it.number) || !held.contains(&it.number)
+                    it.is_begun() || !unwanted(it.number) || !held.contains(&it.number)
                 });
                 let dropped = self
                     .queue

@@ -248,11 +248,9 @@ impl<'b> Subscriber<'b> {
         let Some(model) = &self.session else {
             return;
         };
-        // What was sent is not known to the store; it was sent in order, and within the window.
-        let may_be_sent = |(at, owed): (usize, &Owed)| {
-            owed.survived || owed.id.is_some() || (connected && at < model.window)
-        };
-        let may_be_sent: Vec<bool> = model.owed.iter().enumerate().map(may_be_sent).collect();
+        // What a connection sent that ended with the broker is not known to the store.
+        let may_be_sent = |owed: &Owed| owed.survived || owed.id.is_some() || connected;
+        let may_be_sent: Vec<bool> = model.owed.iter().map(may_be_sent).collect();
         let kept = model.kept;
         self.cut();
         if !kept {
