@@ -73,6 +73,22 @@ async fn receive_in_order(client: &mut Client, payloads: impl IntoIterator<Item 
     }
 }
 
+/// Nothing waits in the queue of this session: what is published now is what comes next. A ping
+/// would not wait for what has to be read back.
+async fn expect_empty_queue(client: &mut Client) {
+    expect_empty_queue_under(client, "behind").await;
+}
+
+/// The same where the client may not use every topic.
+async fn expect_empty_queue_under(client: &mut Client, topic: &str) {
+    let topic = format!("{topic}/{}", client.id);
+    client.subscribe_to(&topic, 1).await;
+    client.publish_text(&topic, "last", 1).await;
+    client.receive_exactly(&topic, "last").await;
+    client.unsubscribe(&[&topic]).await;
+    client.expect_nothing().await;
+}
+
 fn numbers(range: std::ops::Range<usize>) -> impl Iterator<Item = String> {
     range.map(|number| number.to_string())
 }
@@ -165,14 +181,15 @@ async fn queued_messages_come_after_a_restart_in_order() {
                 let id = format!("{version:?} {qos}");
                 let mut client = back(&broker, Connect::new(version, &id)).await;
                 receive_in_order(&mut client, numbers(0..50)).await;
-                client.expect_nothing().await;
+                expect_empty_queue(&mut client).await;
+                client.disconnect().await;
             }
         }
         broker.restart().await;
         for version in VERSIONS {
             let id = format!("{version:?} 2");
             let mut client = back(&broker, Connect::new(version, &id)).await;
-            client.expect_nothing().await;
+            expect_empty_queue(&mut client).await;
         }
     }
 }
@@ -192,7 +209,7 @@ async fn queues_grow_over_restarts() {
     }
     let mut client = back(&broker, Connect::v5("a")).await;
     receive_in_order(&mut client, numbers(0..20)).await;
-    client.expect_nothing().await;
+    expect_empty_queue(&mut client).await;
 }
 
 /// Properties, Subscription Identifiers and RETAIN are what they would have been without.
@@ -278,7 +295,7 @@ async fn payloads_of_all_sizes_survive() {
                 let publish = client.receive().await;
                 assert!(publish.payload == payload(size), "{size} bytes differ");
             }
-            client.expect_nothing().await;
+            expect_empty_queue(&mut client).await;
         }
     }
 }
@@ -309,7 +326,7 @@ async fn messages_expire_while_the_broker_is_down() {
         }
         let forever = client.receive_exactly("t", "for ever").await;
         assert_eq!(forever.properties, []);
-        client.expect_nothing().await;
+        expect_empty_queue(&mut client).await;
     }
 }
 
@@ -334,7 +351,7 @@ async fn a_hundred_thousand_messages_are_drained_in_order() {
             .send(Packet::PubAck(Ack::new(publish.packet_id)))
             .await;
     }
-    client.expect_nothing().await;
+    expect_empty_queue(&mut client).await;
 }
 
 /// What waits for an absent client is on the disk, not in memory: before a restart and after it.
@@ -448,7 +465,7 @@ async fn qos_2_from_a_client_goes_on() {
             for text in ["once", "released", "next 77", "next 78"] {
                 receiver.receive_exactly("t", text).await;
             }
-            receiver.expect_nothing().await;
+            expect_empty_queue(&mut receiver).await;
             receiver.unsubscribe(&["t"]).await;
         }
     }
@@ -489,7 +506,7 @@ async fn qos_2_to_a_client_goes_on() {
             client.disconnect().await;
             broker.restart();
             let mut client = broker.back(version, &id).await;
-            client.expect_nothing().await;
+            expect_empty_queue(&mut client).await;
         }
     }
 }
@@ -526,7 +543,7 @@ async fn a_sigkill_loses_nothing_that_was_acknowledged() {
             let publish = client.receive().await;
             assert_eq!(publish.text(), number.to_string());
         }
-        client.expect_nothing().await;
+        expect_empty_queue(&mut client).await;
     }
 }
 
@@ -1000,7 +1017,7 @@ async fn wills_are_published_after_a_sigkill() {
         witness.disconnect().await;
         broker.restart();
         let mut witness = broker.back(Version::V5, "witness").await;
-        witness.expect_nothing().await;
+        expect_empty_queue(&mut witness).await;
         let mut reader = broker.client("reader").await;
         reader.subscribe_to("will/#", 1).await;
         for _ in 0..4 {
@@ -1181,7 +1198,7 @@ async fn rights_that_were_withdrawn_count_after_a_restart() {
     for (topic, text) in [("public/x", "1"), ("public/y", "3"), ("public/x", "5")] {
         client.receive_exactly(topic, text).await;
     }
-    client.expect_nothing().await;
+    expect_empty_queue_under(&mut client, "public").await;
     client.disconnect().await;
     // What was taken away stays away, also when the right is given back.
     broker.stop().await;
@@ -1231,7 +1248,7 @@ async fn sessions_of_users_who_are_gone_are_ended() {
     for number in 0..3 {
         heir.receive_exactly("jobs/x", &number.to_string()).await;
     }
-    heir.expect_nothing().await;
+    expect_empty_queue(&mut heir).await;
     heir.disconnect().await;
     broker.stop().await;
     write_users(broker.directory(), &BOTH);
@@ -1239,7 +1256,7 @@ async fn sessions_of_users_who_are_gone_are_ended() {
     let mut client = begin(&broker, alice("a")).await;
     client.expect_nothing().await;
     let mut heir = back(&broker, bob("b")).await;
-    heir.expect_nothing().await;
+    expect_empty_queue(&mut heir).await;
 }
 
 /// A session stays its user's: nobody else gets it after a restart either.
