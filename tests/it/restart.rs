@@ -389,7 +389,8 @@ async fn a_long_queue_takes_little_memory() {
 // Messages in flight.
 
 /// What was sent and not acknowledged is sent again: with DUP, the same Packet Identifiers, in the
-/// same order, before what was never sent, which has no DUP. [MQTT-4.4.0-1] [MQTT-3.3.1-1]
+/// same order, before what was never sent, which has no DUP; but a broker that was killed does not
+/// know what it sent, so that all may be a repetition. [MQTT-4.4.0-1] [MQTT-3.3.1-1]
 /// [MQTT311-4.4.0-1] [MQTT311-3.3.1-1]
 #[tokio::test]
 async fn what_was_sent_is_sent_again_with_dup() {
@@ -421,7 +422,7 @@ async fn what_was_sent_is_sent_again_with_dup() {
             let mut client = broker.back(version, "a").await;
             for number in 0..6 {
                 let publish = client.receive_exactly("t", &number.to_string()).await;
-                assert_eq!(publish.dup, number < 3, "{publish:?}");
+                assert_eq!(publish.dup, kill || number < 3, "{publish:?}");
             }
             client.expect_nothing().await;
         }
