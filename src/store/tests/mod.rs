@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod faults;
 mod fixtures;
+mod garbage;
 mod history;
 mod model;
 mod space;
