@@ -27,8 +27,9 @@ fn options(dir: &tempfile::TempDir) -> Options {
 
 /// A directory on the disk that the program was built on: /tmp may be memory.
 fn directory() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR").to_owned() + "/target")
-        .expect("a directory can be made")
+    let program = std::env::current_exe().expect("it runs");
+    let built_in = program.parent().expect("it is in a directory");
+    tempfile::tempdir_in(built_in).expect("a directory can be made")
 }
 
 fn wait(store: &dyn Store, ticket: Ticket) {
