@@ -16,6 +16,11 @@ use tracing::{error, info, warn};
 
 use cli::{CommandLine, ConfigOptions, Task};
 
+/// Messages are made by one thread and freed by another, in sizes from a few bytes to megabytes: it
+/// makes the difference of a quarter of the work for messages that are kept.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The command line or the configuration is wrong; clap uses the same.
 const EXIT_CONFIGURATION: u8 = 2;
 

@@ -21,8 +21,8 @@ pub(super) const WAITING_MAX: usize = 16 * 1024;
 #[derive(Default)]
 pub(super) struct Answers {
     waiting: VecDeque<Promise>,
-    /// Rung by those who make a promise void by having the message already.
-    pub(super) bell: Arc<Bell>,
+    /// Rung by those who make a promise void by having the message already; made for the first.
+    bell: Option<Arc<Bell>>,
     /// The ticket whose arrival in the store wakes this connection.
     watched: Ticket,
 }
@@ -65,6 +65,11 @@ impl Answer {
 }
 
 impl Answers {
+    /// What is to be rung when an answer need not wait any more.
+    pub(super) fn bell(&mut self) -> Arc<Bell> {
+        Arc::clone(self.bell.get_or_insert_default())
+    }
+
     /// How many wait.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
@@ -115,7 +120,7 @@ impl Answers {
                 continue;
             }
             if promise.message.is_some() && !watching {
-                self.bell.watch(waker);
+                self.bell().watch(waker);
                 watching = true;
                 // It may have rung before.
                 continue;

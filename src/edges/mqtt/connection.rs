@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Edge;
 use super::answers::WAITING_MAX;
 use super::farewell::Farewell;
-use super::handshake::{Refusal, handshake};
+use super::handshake::{Accepted, handshake};
 use super::inbound::Client;
 use super::listener::Pending;
 use crate::broker::link::Waiting;
@@ -54,72 +54,43 @@ pub async fn serve<S>(mut stream: S, peer: String, edge: Arc<Edge>, pending: Pen
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let connect_timeout = edge.broker.mqtt().connect_timeout;
-    // Boxed, so that its memory is given back once the client is connected.
-    let greeting = Box::pin(handshake(&mut stream, &edge));
-    let accepted = match tokio::time::timeout(connect_timeout, greeting).await {
-        Ok(Ok(accepted)) => accepted,
-        Ok(Err(refusal)) => {
-            edge.broker.stats.connections_refused.add(1);
-            return Box::pin(refuse(stream, refusal, peer, pending)).await;
-        }
-        Err(_) => {
-            edge.broker.stats.connections_refused.add(1);
-            tracing::debug!(address = peer, "connection refused: no CONNECT in time");
-            return;
-        }
+    // Boxed, so that an idle connection does not keep what only its beginning and its end need.
+    let greeting = Box::pin(greet(&mut stream, &peer, edge, pending));
+    let Some(mut connection) = greeting.await else {
+        return;
     };
-    drop(pending);
-    edge.broker.stats.packets_received.add(1);
-    let mut connection = Connection {
-        partial: accepted.rest,
-        blocked: false,
-        client: Client {
-            session: accepted.opened.session,
-            epoch: accepted.opened.epoch,
-            principal: accepted.principal,
-            rights: edge.broker.rights_generation(),
-            version: accepted.version,
-            explain: accepted.explain,
-            packet_size_max: accepted.packet_size_max,
-            method: accepted.method,
-            expiry_secs: accepted.expiry_secs,
-            receive_maximum: if accepted.version.is_v5() {
-                edge.broker.mqtt().receive_maximum.get()
-            } else {
-                // MQTT 3 cannot be told of a maximum, so it gets one that no honest client meets.
-                edge.broker
-                    .mqtt()
-                    .receive_maximum
-                    .get()
-                    .max(UNRELEASED_MAX_V3)
-            },
-            topic_limits: edge.broker.topic_limits(),
-            out: Default::default(),
-            answers: Default::default(),
-            last_ticket: Default::default(),
-            packets_sent: 1,
-            aliases: None,
-            routes: None,
-            exchange: None,
-            ending: Ending::Lost,
-            edge,
-        },
-    };
-    connection
-        .client
-        .out
-        .tail()
-        .extend_from_slice(&accepted.answer);
     let farewell = connection.run(&mut stream).await;
     Box::pin(connection.end(stream, farewell, peer)).await;
 }
 
-async fn refuse<S>(mut stream: S, refusal: Refusal, peer: String, _pending: Pending)
+/// Lets a connection in, or says why not.
+async fn greet<S>(
+    stream: &mut S,
+    peer: &str,
+    edge: Arc<Edge>,
+    pending: Pending,
+) -> Option<Connection>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    refusal.say(&mut stream, &peer).await;
+    let connect_timeout = edge.broker.mqtt().connect_timeout;
+    let refused = || edge.broker.stats.connections_refused.add(1);
+    match tokio::time::timeout(connect_timeout, handshake(stream, &edge)).await {
+        Ok(Ok(accepted)) => {
+            drop(pending);
+            Some(Connection::new(accepted, edge))
+        }
+        Ok(Err(refusal)) => {
+            refused();
+            refusal.say(stream, peer).await;
+            None
+        }
+        Err(_) => {
+            refused();
+            tracing::debug!(address = peer, "connection refused: no CONNECT in time");
+            None
+        }
+    }
 }
 
 /// A connection that was let in. However it ends, by a panic too, its session is told.
@@ -140,6 +111,50 @@ impl Drop for Connection {
 }
 
 impl Connection {
+    fn new(accepted: Accepted, edge: Arc<Edge>) -> Connection {
+        let mqtt = edge.broker.mqtt();
+        let receive_maximum = mqtt.receive_maximum.get();
+        edge.broker.stats.packets_received.add(1);
+        let mut connection = Connection {
+            // An empty one would keep the memory of CONNECT.
+            partial: match accepted.rest.is_empty() {
+                true => BytesMut::new(),
+                false => accepted.rest,
+            },
+            blocked: false,
+            client: Client {
+                session: accepted.opened.session,
+                epoch: accepted.opened.epoch,
+                principal: accepted.principal,
+                rights: edge.broker.rights_generation(),
+                version: accepted.version,
+                explain: accepted.explain,
+                packet_size_max: accepted.packet_size_max,
+                method: accepted.method,
+                expiry_secs: accepted.expiry_secs,
+                receive_maximum: match accepted.version.is_v5() {
+                    true => receive_maximum,
+                    // MQTT 3 cannot be told of a maximum, so it gets one that no honest client
+                    // meets.
+                    false => receive_maximum.max(UNRELEASED_MAX_V3),
+                },
+                topic_limits: edge.broker.topic_limits(),
+                out: Default::default(),
+                answers: Default::default(),
+                last_ticket: Default::default(),
+                packets_sent: 1,
+                aliases: None,
+                routes: None,
+                exchange: None,
+                ending: Ending::Lost,
+                edge,
+            },
+        };
+        let out = &mut connection.client.out;
+        out.tail().extend_from_slice(&accepted.answer);
+        connection
+    }
+
     /// Runs until the connection has a reason to end.
     async fn run<S>(&mut self, stream: &mut S) -> Farewell
     where
@@ -375,5 +390,24 @@ impl Connection {
         farewell
             .say(&mut stream, version, explain, packet_size_max, out)
             .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    fn size_of_future<F, A, B, C, D>(_: fn(A, B, C, D) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+
+    /// Ten thousand connections that do nothing should cost megabytes, not tens of them: what is
+    /// large has to be boxed for as long as it is needed.
+    #[test]
+    fn an_idle_connection_is_small() {
+        let size = size_of_future(serve::<TcpStream>);
+        assert!(size <= 512, "{size} bytes");
     }
 }

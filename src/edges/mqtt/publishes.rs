@@ -220,7 +220,7 @@ impl<'d> Publishes<'d> {
 
     fn publish(&self, client: &mut Client, batch: &mut Batch<'_>) -> Result<(), Farewell> {
         let topic = self.topic.as_ref().expect("a run has a topic").as_str();
-        let bell = Arc::clone(&client.answers.bell);
+        let bell = client.answers.bell();
         let run = Run {
             topic,
             publications: &self.publications,

@@ -87,8 +87,10 @@ impl Group {
 
     /// The same group without what was taken back; it still needs its mark.
     pub(crate) fn without_gaps(&self) -> Group {
+        let mut bytes = Vec::with_capacity(self.bytes.len());
+        bytes.resize(GROUP_MARK_LEN, 0);
         let mut group = Group {
-            bytes: vec![0; GROUP_MARK_LEN],
+            bytes,
             messages: self.messages.clone(),
             withdrawn: 0,
             ..*self
