@@ -164,7 +164,7 @@ fn try_at_once(
             if *kept {
                 let through = terms.through.clone();
                 cx.journal
-                    .queued(index, session, sequence, qos, retain, through);
+                    .queued(true, index, session, sequence, qos, retain, through);
             }
             let at = start + frame.identifier_at as usize - from;
             tail[at..at + 2].copy_from_slice(&id.to_be_bytes());
@@ -191,8 +191,9 @@ fn deliver_publication(
     if let Some(sequence) = queued.filter(|_| state.kept) {
         again.owe();
         let through = terms.through.clone();
+        let sent = state.link.is_some() && !state.outgoing.has_waiting();
         cx.journal
-            .queued(index, session, sequence, qos, retain, through);
+            .queued(sent, index, session, sequence, qos, retain, through);
     }
 }
 

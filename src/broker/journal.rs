@@ -17,8 +17,8 @@ use super::publish::Refused;
 use super::session::{Held, Session, State};
 use super::will::Will;
 use crate::store::{
-    self, Health, List, Offset, Record, Retained, SeqRange, SessionView, Store, StoreError, Target,
-    Ticket, WillView,
+    self, Appended, Health, List, Offset, Record, Retained, SeqRange, SessionView, Store,
+    StoreError, Target, Ticket, WillView,
 };
 
 /// Of a target: delivered with RETAIN set.
@@ -40,6 +40,8 @@ pub(super) struct Journal {
 
 /// One message of the run in one session's queue.
 struct Entry {
+    /// Whether it is on its way to a receiver that acknowledges it in one step.
+    sent: bool,
     index: usize,
     session: u64,
     sequence: u64,
@@ -54,9 +56,12 @@ impl Journal {
         self.entries.clear();
     }
 
-    /// Notes that the publication at `index` was queued for a session that is kept.
+    /// Notes that the publication at `index` was queued for a session that is kept. `sent` says
+    /// whether it is on its way already.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one entry")]
     pub(super) fn queued(
         &mut self,
+        sent: bool,
         index: usize,
         session: u64,
         sequence: u64,
@@ -65,6 +70,7 @@ impl Journal {
         through: Option<Arc<Through>>,
     ) {
         self.entries.push(Entry {
+            sent: sent && qos == QoS::AtLeastOnce,
             index,
             session,
             sequence,
@@ -207,10 +213,21 @@ impl Broker {
                 targets: targets.into(),
             }));
         }
-        let appended = self.store.append(&records)?;
+        // Receivers that are there will have acknowledged it soon, and then nothing need be written.
+        let may_settle = retained == Retained::Unchanged
+            && journal.entries.iter().all(|entry| entry.sent)
+            && (0..run.publications.len()).all(|index| inbound(index).is_none());
+        let appended = match may_settle {
+            true => self.store.append_idle(&records)?,
+            false => self.store.append(&records)?,
+        };
         for (place, index) in kept_at.into_iter().enumerate() {
             if let Some(message) = kept.get(index).and_then(Option::as_ref) {
                 message.set_kept(appended.first_offset.plus(place as u64), appended.ticket);
+                if retained == Retained::Unchanged && inbound(index).is_none() {
+                    // Nothing but the queues needs it.
+                    message.owe_less();
+                }
             }
         }
         Ok(appended.ticket)
@@ -323,28 +340,38 @@ impl Broker {
             })
             .collect();
         let mut records = Vec::with_capacity(2);
-        if !released.is_empty() {
-            records.push(Record::Released {
-                session,
-                seqs: List::from(&released[..]),
-            });
-        }
         if !ranges.is_empty() {
             records.push(Record::Done {
                 session,
                 ranges: List::from(&ranges[..]),
             });
         }
+        if released.is_empty() {
+            return self.kept(&records, Store::append_idle);
+        }
+        // PUBREL waits for it.
+        records.push(Record::Released {
+            session,
+            seqs: List::from(&released[..]),
+        });
         self.keep(&records)
     }
 
     /// Keeps records that take space away rather than adding to it. A store that has failed takes
     /// none; then the ticket is one that will never be durable.
     pub(super) fn keep(&self, records: &[Record<'_>]) -> Ticket {
+        self.kept(records, Store::append)
+    }
+
+    fn kept(
+        &self,
+        records: &[Record<'_>],
+        append: fn(&dyn Store, &[Record<'_>]) -> Result<Appended, StoreError>,
+    ) -> Ticket {
         if records.is_empty() {
             return Ticket::default();
         }
-        match self.store.append(records) {
+        match append(&*self.store, records) {
             Ok(appended) => appended.ticket,
             Err(error) => {
                 tracing::error!(%error, "the store takes no more records");

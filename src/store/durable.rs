@@ -234,7 +234,12 @@ fn run_upkeep(mut upkeep: Upkeep) -> Result<(), Failure> {
 impl Store for DurableStore {
     fn append(&self, records: &[Record<'_>]) -> Result<Appended, StoreError> {
         self.log.progress.check()?;
-        self.log.append(records, self.commit_bytes_max)
+        self.log.append(records, true, self.commit_bytes_max)
+    }
+
+    fn append_idle(&self, records: &[Record<'_>]) -> Result<Appended, StoreError> {
+        self.log.progress.check()?;
+        self.log.append(records, false, self.commit_bytes_max)
     }
 
     fn withdraw(&self, offsets: &[Offset]) -> Vec<bool> {

@@ -84,6 +84,10 @@ impl Store for MemoryStore {
         })
     }
 
+    fn append_idle(&self, records: &[Record<'_>]) -> Result<Appended, StoreError> {
+        self.append(records)
+    }
+
     fn withdraw(&self, offsets: &[Offset]) -> Vec<bool> {
         // They are in the state since they were appended.
         vec![false; offsets.len()]

@@ -112,6 +112,13 @@ pub trait Store: Send + Sync + 'static {
     /// segment can hold. Space is no reason: see [`Store::admit`].
     fn append(&self, records: &[Record<'_>]) -> Result<Appended, StoreError>;
 
+    /// The same for records that nobody waits for, or only until [`Store::withdraw`] makes them
+    /// void: they may stay unwritten for some milliseconds.
+    ///
+    /// # Errors
+    /// As for [`Store::append`].
+    fn append_idle(&self, records: &[Record<'_>]) -> Result<Appended, StoreError>;
+
     /// Takes messages back that nothing needs any more, as far as they are not being written yet;
     /// says of each whether it was. One that was need not be acknowledged: it never was.
     fn withdraw(&self, offsets: &[Offset]) -> Vec<bool>;

@@ -92,6 +92,10 @@ impl Store for SlowStore {
         })
     }
 
+    fn append_idle(&self, records: &[Record<'_>]) -> Result<Appended, StoreError> {
+        self.append(records)
+    }
+
     fn withdraw(&self, offsets: &[Offset]) -> Vec<bool> {
         self.inner.withdraw(offsets)
     }

@@ -8,4 +8,5 @@ pub(crate) mod kit;
 mod limits;
 mod replay;
 mod restart;
+mod settled;
 mod shared;

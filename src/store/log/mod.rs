@@ -74,9 +74,10 @@ impl Log {
     pub(crate) fn append(
         &self,
         records: &[Record<'_>],
+        urgent: bool,
         commit_bytes_max: u64,
     ) -> Result<Appended, StoreError> {
-        let Some((appended, bytes)) = self.pending.append(records)? else {
+        let Some((appended, bytes)) = self.pending.append(records, urgent)? else {
             self.progress.check()?;
             return Err(StoreError::Failed(Arc::new(Failure::Closed)));
         };

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::mem;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -137,10 +137,49 @@ struct Filling {
     ticket: u64,
     /// The last one that was taken to be written.
     taken: Ticket,
+    /// Somebody waits for the group.
+    urgent: bool,
+    /// Since when the group has something that nobody waits for.
+    idle_since: Option<Instant>,
+    patience: Patience,
     closed: bool,
     /// The committer is to wake up although there may be nothing to write.
     nudged: bool,
-    waits: bool,
+    waits: Waits,
+}
+
+/// What the committer waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    Nothing,
+    Anything,
+    /// Something urgent, or the end of its patience.
+    Urgent,
+}
+
+/// How long what nobody waits for may stay unwritten. Long enough for receivers that are there to
+/// acknowledge messages, so that they need not be written.
+const IDLE_MAX: Duration = Duration::from_millis(2);
+
+/// Whether it pays to wait for messages to be taken back. Where receivers are slow it does not, and
+/// their publishers should not wait longer for it.
+#[derive(Default)]
+struct Patience {
+    /// Groups that are taken at once before it is tried again.
+    none_for: u32,
+}
+
+impl Patience {
+    /// Groups taken at once after one of which too little was taken back.
+    const PAUSE: u32 = 64;
+
+    fn learn(&mut self, group: &Group) {
+        if self.none_for > 0 {
+            self.none_for -= 1;
+        } else if group.withdrawn * 2 < group.messages.len() as u64 {
+            self.none_for = Patience::PAUSE;
+        }
+    }
 }
 
 #[derive(Default)]
@@ -166,18 +205,23 @@ impl Pending {
                 next_offset,
                 ticket: 0,
                 taken: Ticket(0),
+                urgent: false,
+                idle_since: None,
+                patience: Patience::default(),
                 closed: false,
                 nudged: false,
-                waits: false,
+                waits: Waits::Nothing,
             }),
             filled: Condvar::new(),
         }
     }
 
-    /// Adds `records`; also returns how many bytes they take. `None` after the close.
+    /// Adds `records`; also returns how many bytes they take. `None` after the close. `urgent` says
+    /// whether somebody waits for them.
     pub(crate) fn append(
         &self,
         records: &[Record<'_>],
+        urgent: bool,
     ) -> Result<Option<(Appended, u64)>, StoreError> {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.encode(records)?;
@@ -223,7 +267,12 @@ impl Pending {
             state.ticket += 1;
             let ticket = Ticket(state.ticket);
             group.ticket = ticket;
-            if mem::take(&mut state.waits) {
+            state.urgent |= urgent;
+            if !state.urgent && state.idle_since.is_none() {
+                state.idle_since = Some(Instant::now());
+            }
+            if state.waits == Waits::Anything || (urgent && state.waits == Waits::Urgent) {
+                state.waits = Waits::Nothing;
                 self.filled.notify_one();
             }
             Ok(Some((
@@ -257,9 +306,18 @@ impl Pending {
     /// length of a group how much of the segment it will be written to is flushed.
     pub(crate) fn take(&self, until: Option<Instant>, flushed: impl FnOnce(usize) -> u64) -> Taken {
         let mut state = self.state.lock();
-        while state.group.ticket == state.taken && !state.closed && !state.nudged {
-            state.waits = true;
-            match until {
+        while !state.closed && !state.nudged {
+            let patient_until = state.patient_until();
+            state.waits = match (state.group.ticket == state.taken, patient_until) {
+                (true, _) => Waits::Anything,
+                (false, Some(_)) => Waits::Urgent,
+                (false, None) => break,
+            };
+            let wake_at = match (until, patient_until) {
+                (Some(until), Some(patient)) => Some(until.min(patient)),
+                (until, patient) => until.or(patient),
+            };
+            match wake_at {
                 None => self.filled.wait(&mut state),
                 Some(at) => {
                     if self.filled.wait_until(&mut state, at).timed_out() {
@@ -268,7 +326,7 @@ impl Pending {
                 }
             }
         }
-        state.waits = false;
+        state.waits = Waits::Nothing;
         state.nudged = false;
         if state.group.ticket == state.taken {
             return if state.closed {
@@ -282,6 +340,10 @@ impl Pending {
         next.ticket = state.group.ticket;
         state.taken = state.group.ticket;
         let mut group = mem::replace(&mut state.group, next);
+        if !mem::take(&mut state.urgent) {
+            state.patience.learn(&group);
+        }
+        state.idle_since = None;
         group.set_mark(flushed(group.bytes.len()));
         let group = Arc::new(group);
         state.writing = Some(Arc::clone(&group));
@@ -332,6 +394,14 @@ impl Pending {
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.filled.notify_one();
+    }
+}
+
+impl Filling {
+    /// Until when the group need not be taken; none if it is to be taken now, or is empty.
+    fn patient_until(&self) -> Option<Instant> {
+        let idle_since = self.idle_since.filter(|_| !self.urgent)?;
+        (self.patience.none_for == 0).then(|| idle_since + IDLE_MAX)
     }
 }
 

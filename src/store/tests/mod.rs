@@ -52,7 +52,7 @@ impl Parts {
     }
 
     pub(super) fn append(&self, records: &[Record<'_>]) -> Result<super::Appended, StoreError> {
-        self.log.append(records, 1 << 30)
+        self.log.append(records, true, 1 << 30)
     }
 }
 
