@@ -16,7 +16,7 @@ use super::subscribe::parse_held;
 use super::timers::Kind;
 use super::will::Will;
 use crate::access::Principal;
-use crate::store::{Record, Ticket};
+use crate::store::Record;
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,8 @@ impl State {
 impl Broker {
     /// Ends a connection. Does nothing if another one has taken the session over.
     pub fn close(&self, session: &Arc<Session>, epoch: u64, ending: Ending) {
+        // Expiry and delays count from here, and must not end early because the clock is behind.
+        let now = self.clock.advance();
         let mut batch = self.batch();
         let mut state = session.lock();
         if state.epoch != epoch || !self.disconnect(session, &mut state) {
@@ -76,7 +78,6 @@ impl Broker {
             self.end(session, state, will, &mut batch);
             return;
         }
-        let now = self.clock.now();
         if state.expiry_secs != NEVER {
             let due = now.plus_secs(u64::from(state.expiry_secs));
             self.arm(due, session, state.epoch, Kind::Expiry);
@@ -158,9 +159,9 @@ impl Broker {
         mut state: MutexGuard<'_, State>,
         will: Option<DueWill>,
         batch: &mut Batch<'_>,
-    ) -> Ticket {
+    ) {
         if state.ended {
-            return Ticket::default();
+            return;
         }
         state.ended = true;
         let subscriptions = std::mem::take(&mut state.subscriptions);
@@ -186,12 +187,16 @@ impl Broker {
         leave_behind(left, &groups, kept, batch);
         batch.publish_will(will);
         if !recorded {
-            return Ticket::default();
+            return;
         }
         // Last: until then the messages that went to others are needed by this session, and the
         // will would be lost with it.
-        let session = session.number();
-        self.keep(&[Record::SessionRemove { session }])
+        let gone = self.keep(&[Record::SessionRemove {
+            session: session.number(),
+        }]);
+        if gone != Broker::NEVER_KEPT {
+            self.ended[self.stripe_of(session.client_id())].fetch_max(gone.0, Ordering::Relaxed);
+        }
     }
 
     /// Publishes a will whose delay has passed.

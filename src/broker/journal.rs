@@ -357,6 +357,9 @@ impl Broker {
         self.keep(&records)
     }
 
+    /// The ticket of what a store that has failed did not take.
+    pub(super) const NEVER_KEPT: Ticket = Ticket(u64::MAX);
+
     /// Keeps records that take space away rather than adding to it. A store that has failed takes
     /// none; then the ticket is one that will never be durable.
     pub(super) fn keep(&self, records: &[Record<'_>]) -> Ticket {
@@ -375,7 +378,7 @@ impl Broker {
             Ok(appended) => appended.ticket,
             Err(error) => {
                 tracing::error!(%error, "the store takes no more records");
-                Ticket(u64::MAX)
+                Broker::NEVER_KEPT
             }
         }
     }

@@ -102,6 +102,9 @@ pub struct Broker {
     rights: AtomicU64,
     hasher: RandomState,
     connecting: Box<[Mutex<()>]>,
+    /// When the store has the end of the last session that it kept, of each stripe of Client
+    /// Identifiers.
+    ended: Box<[AtomicU64]>,
     topics: Box<[Mutex<()>]>,
 }
 
@@ -138,6 +141,7 @@ impl Broker {
             rights: AtomicU64::new(0),
             hasher: RandomState::default(),
             connecting: stripes(),
+            ended: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
             topics: stripes(),
         }
     }
@@ -171,6 +175,10 @@ impl Broker {
     }
 
     fn stripe<'a>(&self, stripes: &'a [Mutex<()>], key: &str) -> MutexGuard<'a, ()> {
-        stripes[self.hasher.hash_one(key) as usize % STRIPES].lock()
+        stripes[self.stripe_of(key)].lock()
+    }
+
+    fn stripe_of(&self, key: &str) -> usize {
+        self.hasher.hash_one(key) as usize % STRIPES
     }
 }

@@ -106,7 +106,6 @@ impl Broker {
             .sessions
             .get(open.client_id)
             .map(|session| Arc::clone(&session));
-        let mut gone = Ticket::default();
         if let Some(existing) = existing {
             let mut state = existing.lock();
             if !state.may_be_opened_by(&open.principal) {
@@ -132,7 +131,7 @@ impl Broker {
                     ticket,
                 });
             }
-            gone = self.end(&existing, state, will, &mut batch);
+            self.end(&existing, state, will, &mut batch);
         }
         if self.sessions.len() >= self.limits.sessions_max {
             return Err(OpenError::TooManySessions);
@@ -145,6 +144,9 @@ impl Broker {
         ));
         let mut state = session.lock();
         let epoch = self.link(&session, &mut state, open, &mut batch);
+        // CONNACK says that there was no session: the one before must be gone for certain.
+        let ended = &self.ended[self.stripe_of(open.client_id)];
+        let gone = Ticket(ended.load(Ordering::Relaxed));
         let ticket = gone.max(self.keep_opened(&session, &mut state));
         drop(state);
         self.sessions
