@@ -15,8 +15,9 @@
 //! 2. `topics`, striped by Topic Name: setting the Retained Message and delivering it is one step,
 //!    so that retained state and all subscribers agree on what came last.
 //! 3. The lock of one [`session::Session`]; never two at a time.
-//! 4. The subscription table, the retained table, the timers, a group's members: leaves, under
-//!    which nothing else is locked, except that leaving a group happens under the table's.
+//! 4. The subscription table, the retained table, the timers, a group's members, a publisher's bell,
+//!    and what the store locks to take records: leaves, under which nothing else is locked, except
+//!    that leaving a group happens under the table's.
 //!
 //! Delivery looks subscribers up under the table's read lock, releases it, and then takes one
 //! session's lock after the other.
