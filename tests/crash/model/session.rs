@@ -399,10 +399,13 @@ impl Session {
             return Err(format!("{about} came without its User Property"));
         }
         if let Some(will) = message.will {
-            let Some(from) = will.from else {
-                return Err(format!("{about} is a will that is not to be published"));
+            let early = match will.from {
+                Some(from) => from.saturating_duration_since(Instant::now()),
+                // Its connection is being cut, and a broker that goes on was quicker than we are to
+                // say so.
+                None if world.down => Duration::ZERO,
+                None => return Err(format!("{about} is a will that is not to be published")),
             };
-            let early = from.saturating_duration_since(Instant::now());
             if early > TICK {
                 return Err(format!("{about} is a will and came {early:?} too early"));
             }
