@@ -17,8 +17,8 @@ use super::publish::Refused;
 use super::session::{Held, Session, State};
 use super::will::Will;
 use crate::store::{
-    self, Appended, Health, List, Offset, Record, Retained, SeqRange, SessionView, Store,
-    StoreError, Target, Ticket, WillView,
+    self, Appended, List, Offset, Record, Retained, SeqRange, SessionView, Store, StoreError,
+    Target, Ticket, WillView,
 };
 
 /// Of a target: delivered with RETAIN set.
@@ -324,7 +324,7 @@ impl Broker {
             }
             false
         });
-        if !finished.is_empty() && matches!(self.store.health(), Health::Failed(_)) {
+        if !finished.is_empty() && self.store.failed() {
             // Their messages will never be in the log.
             finished.clear();
         }

@@ -12,7 +12,7 @@ use super::message::Message;
 use super::outbox::Outbox;
 use super::outgoing::Acknowledgement;
 use super::session::{Closing, Link, Session, State};
-use crate::store::{self, Health, List, Record, Ticket};
+use crate::store::{self, List, Record, Ticket};
 
 /// What became of a QoS 2 PUBLISH before it is routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl Broker {
         if ticket == Message::NOT_KEPT {
             // Its batch will be over in a moment, and then there is a ticket. Nobody else would
             // say so to a task that was awake when the message came.
-            if !matches!(self.store.health(), Health::Failed(_)) {
+            if !self.store.failed() {
                 waker.wake_by_ref();
             }
             return false;

@@ -262,6 +262,10 @@ impl Store for DurableStore {
         self.log.progress.durable()
     }
 
+    fn appended(&self) -> Ticket {
+        self.log.pending.appended()
+    }
+
     fn register(&self, ticket: Ticket, waker: &Waker) -> Waiting {
         self.log.progress.register(ticket, waker)
     }
@@ -285,6 +289,10 @@ impl Store for DurableStore {
         self.control
             .disk_low()
             .map_or(Health::Well, |free_bytes| Health::DiskLow { free_bytes })
+    }
+
+    fn failed(&self) -> bool {
+        self.log.progress.failed()
     }
 
     fn stats(&self) -> Stats {

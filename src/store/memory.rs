@@ -105,6 +105,11 @@ impl Store for MemoryStore {
         self.progress.durable()
     }
 
+    fn appended(&self) -> Ticket {
+        // There is nothing in between.
+        self.progress.durable()
+    }
+
     fn register(&self, ticket: Ticket, waker: &Waker) -> Waiting {
         self.progress.register(ticket, waker)
     }
@@ -130,6 +135,10 @@ impl Store for MemoryStore {
 
     fn health(&self) -> Health {
         self.progress.failure().map_or(Health::Well, Health::Failed)
+    }
+
+    fn failed(&self) -> bool {
+        self.progress.failed()
     }
 
     fn stats(&self) -> Stats {

@@ -136,6 +136,10 @@ pub trait Store: Send + Sync + 'static {
     /// The last append that is safe. An atomic load.
     fn durable(&self) -> Ticket;
 
+    /// The last append so far: an append of records that begins after this was called gets a
+    /// larger ticket, and one that has returned has no larger one. An atomic load.
+    fn appended(&self) -> Ticket;
+
     /// Asks to be woken once `ticket` is safe, unless it is. Each registration wakes once.
     fn register(&self, ticket: Ticket, waker: &Waker) -> Waiting;
 
@@ -152,6 +156,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// How the store is.
     fn health(&self) -> Health;
+
+    /// Whether [`Store::health`] is [`Health::Failed`]. An atomic load.
+    fn failed(&self) -> bool;
 
     /// Figures for `$SYS` and metrics.
     fn stats(&self) -> Stats;

@@ -112,6 +112,10 @@ impl Store for SlowStore {
         self.progress.durable()
     }
 
+    fn appended(&self) -> Ticket {
+        Ticket(self.appends.lock().len() as u64)
+    }
+
     fn register(&self, ticket: Ticket, waker: &Waker) -> Waiting {
         self.progress.register(ticket, waker)
     }
@@ -130,6 +134,10 @@ impl Store for SlowStore {
 
     fn health(&self) -> Health {
         Health::Well
+    }
+
+    fn failed(&self) -> bool {
+        false
     }
 
     fn stats(&self) -> Stats {

@@ -104,8 +104,12 @@ impl Progress {
         self.set_pressure(false);
     }
 
+    pub(crate) fn failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
     pub(crate) fn failure(&self) -> Option<Arc<Failure>> {
-        if !self.failed.load(Ordering::Acquire) {
+        if !self.failed() {
             return None;
         }
         self.failure.lock().clone()

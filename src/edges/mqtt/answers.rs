@@ -12,7 +12,7 @@ use tidings_protocol::mqtt::{Ack, AckKind, PacketId, ReasonCode, Version};
 use crate::broker::outbox::Outbox;
 use crate::broker::session::Closing;
 use crate::broker::{Bell, Broker, Message};
-use crate::store::{Health, Ticket, Waiting};
+use crate::store::{Ticket, Waiting};
 
 /// Answers waiting at which nothing more is read from the client.
 pub(super) const WAITING_MAX: usize = 16 * 1024;
@@ -125,7 +125,7 @@ impl Answers {
                 // It may have rung before.
                 continue;
             }
-            if self.watched > durable && !matches!(broker.store().health(), Health::Failed(_)) {
+            if self.watched > durable && !broker.store().failed() {
                 // What was asked for earlier comes first.
                 return Ok(());
             }

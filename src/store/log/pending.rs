@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -126,6 +127,8 @@ pub(crate) struct Pending {
     state: Mutex<Filling>,
     /// Signalled when there is something to write, or the log is being closed.
     filled: Condvar,
+    /// The last ticket that was given: a copy that is read without the lock.
+    ticket: AtomicU64,
 }
 
 struct Filling {
@@ -213,6 +216,7 @@ impl Pending {
                 waits: Waits::Nothing,
             }),
             filled: Condvar::new(),
+            ticket: AtomicU64::new(0),
         }
     }
 
@@ -267,6 +271,8 @@ impl Pending {
             state.ticket += 1;
             let ticket = Ticket(state.ticket);
             group.ticket = ticket;
+            // Under the lock: whoever reads it and then appends gets a larger one.
+            self.ticket.store(state.ticket, Ordering::Release);
             state.urgent |= urgent;
             if !state.urgent && state.idle_since.is_none() {
                 state.idle_since = Some(Instant::now());
@@ -283,6 +289,11 @@ impl Pending {
                 scratch.bytes.len() as u64,
             )))
         })
+    }
+
+    /// The ticket of the last append that there was.
+    pub(crate) fn appended(&self) -> Ticket {
+        Ticket(self.ticket.load(Ordering::Acquire))
     }
 
     /// Takes messages back; says of each whether it was still waiting to be written.

@@ -10,8 +10,8 @@ use super::model::Model;
 use super::{message, session_put, small, target};
 use crate::store::recovered::Recovered;
 use crate::store::{
-    Durability, DurableStore, List, MemoryStore, Message, Offset, Record, Retained, SeqRange,
-    Store, StoreError, Ticket, Waiting,
+    Durability, DurableStore, Health, List, MemoryStore, Message, Offset, Record, Retained,
+    SeqRange, Store, StoreError, Ticket, Waiting,
 };
 
 /// Runs `check` with each kind of store.
@@ -211,6 +211,59 @@ fn an_empty_batch_is_as_durable_as_what_came_before() {
         append(store, &[]);
         append(store, &[session_put(1)]);
         append(store, &[]);
+    });
+}
+
+#[test]
+fn an_append_has_a_larger_ticket_than_those_before_it() {
+    each_store(|store, _| {
+        check_appended(store, Ticket(0));
+        let last = store.appended();
+        wait(store, last);
+        store.close().expect("it closes");
+        assert!(store.append(&[session_put(1)]).is_err());
+        assert_eq!(store.appended(), last);
+    });
+    let slow = crate::store::SlowStore::new();
+    check_appended(&slow, Ticket(0));
+}
+
+fn check_appended(store: &dyn Store, mut last: Ticket) {
+    assert_eq!(store.appended(), last);
+    for records in [&[session_put(1), session_put(2)][..], &[session_put(3)]] {
+        let appended = store.append(records).expect("it takes them").ticket;
+        assert!(appended > last);
+        assert_eq!(store.appended(), appended);
+        let idle = store.append_idle(records).expect("it takes them").ticket;
+        assert!(idle > appended);
+        assert_eq!(store.appended(), idle);
+        last = idle;
+    }
+    // Whoever reads it and appends then is behind everyone who had appended by then.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for now_ms in 0..500 {
+                    let before = store.appended();
+                    let ticket = store
+                        .append(&[Record::Clock { now_ms }])
+                        .expect("it takes it")
+                        .ticket;
+                    assert!(ticket > before);
+                    assert!(store.appended() >= ticket);
+                }
+            });
+        }
+    });
+    assert_eq!(store.appended(), Ticket(last.0 + 2_000));
+}
+
+#[test]
+fn a_store_that_failed_says_so_cheaply() {
+    each_store(|store, _| {
+        assert!(!store.failed() && matches!(store.health(), Health::Well));
+        store.close().expect("it closes");
+        assert!(store.failed() && matches!(store.health(), Health::Failed(_)));
     });
 }
 
