@@ -2,13 +2,16 @@
 //!
 //! Everything is "durable" when `append` returns. A body is kept while a queue entry or a
 //! Retained Message needs it. How much that may be is for those to say who append.
+//!
+//! An append that makes very many bodies needless gives them back in slices, and lets others have
+//! the lock in between: a body that stays a little longer than it is needed harms nobody.
 
 use std::path::Path;
 use std::task::Waker;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::record::{self, decode};
 use super::state::{Bodies, State};
@@ -71,13 +74,20 @@ impl Store for MemoryStore {
         self.progress.check()?;
         let mut inner = self.inner.lock();
         let first_offset = inner.next_offset;
+        let mut later = Later::new();
         for record in records {
-            inner.apply(record);
+            inner.apply(record, &mut later);
         }
         inner.ticket += 1;
         inner.stats.commits += 1;
         let ticket = Ticket(inner.ticket);
         self.progress.advance(ticket);
+        for slice in later.offsets.chunks(SLICE_RELEASES) {
+            MutexGuard::bump(&mut inner);
+            slice
+                .iter()
+                .for_each(|&offset| inner.bodies.release(offset));
+        }
         Ok(Appended {
             ticket,
             first_offset,
@@ -183,8 +193,49 @@ fn message_from(offset: Offset, body: Bytes) -> Result<StoredMessage, StoreError
     }
 }
 
+/// Bodies that are given back under one lock.
+const SLICE_RELEASES: usize = 4_096;
+
+/// What an append releases beyond one slice.
+struct Later {
+    /// So many are still given back at once.
+    left: usize,
+    offsets: Vec<Offset>,
+}
+
+impl Later {
+    fn new() -> Later {
+        Later {
+            left: SLICE_RELEASES,
+            offsets: Vec::new(),
+        }
+    }
+}
+
+struct Releasing<'a> {
+    bodies: &'a mut BodyMap,
+    later: &'a mut Later,
+}
+
+impl Bodies for Releasing<'_> {
+    fn need(&mut self, offset: Offset) {
+        self.bodies.need(offset);
+    }
+
+    fn release(&mut self, offset: Offset) {
+        match self.later.left.checked_sub(1) {
+            Some(left) => {
+                self.later.left = left;
+                self.bodies.release(offset);
+            }
+            None => self.later.offsets.push(offset),
+        }
+    }
+}
+
 impl Inner {
-    fn apply(&mut self, record: &Record<'_>) {
+    /// `later` gets the messages that are to be released once the lock was given up in between.
+    fn apply(&mut self, record: &Record<'_>, later: &mut Later) {
         self.stats.records += 1;
         let offset = self.next_offset;
         if let Record::Message(message) = record {
@@ -201,7 +252,11 @@ impl Inner {
                 self.bodies.hold(offset, encoded.into());
             }
         }
-        self.state.apply(offset, record, &mut self.bodies);
+        let mut bodies = Releasing {
+            bodies: &mut self.bodies,
+            later,
+        };
+        self.state.apply(offset, record, &mut bodies);
         if let Record::Message(_) = record {
             self.bodies.let_go(offset);
         }
@@ -260,5 +315,65 @@ impl Bodies for BodyMap {
                 self.forget(offset);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{message, session_put, target};
+    use super::super::{List, SeqRange};
+    use super::*;
+
+    #[test]
+    fn many_bodies_are_given_back_in_slices() {
+        const COUNT: usize = 3 * SLICE_RELEASES + 5;
+        let (store, _) = MemoryStore::new();
+        store.append(&[session_put(1)]).expect("it takes it");
+        for seq in 0..COUNT as u64 {
+            let targets = [target(1, seq)];
+            store
+                .append(&[Record::Message(message(b"x", &targets))])
+                .expect("it takes it");
+        }
+        let ranges = [SeqRange {
+            first: 0,
+            last: u64::MAX,
+        }];
+        let done = Record::Done {
+            session: 1,
+            ranges: List::Given(&ranges),
+        };
+        let mut later = Later::new();
+        {
+            let mut inner = store.inner.lock();
+            inner.apply(&done, &mut later);
+            // What others would find while the rest is still to be given back.
+            assert_eq!(later.offsets.len(), COUNT - SLICE_RELEASES);
+            assert_eq!(inner.bodies.needs as usize, later.offsets.len());
+            // Nor does another record of the same append begin a slice of its own.
+            assert_eq!(later.left, 0);
+            later
+                .offsets
+                .iter()
+                .for_each(|&offset| inner.bodies.release(offset));
+        }
+        assert_eq!((store.stats().needs, store.stats().log_bytes), (0, 0));
+        // And the same from outside.
+        let targets: Vec<_> = (0..COUNT as u64).map(|seq| target(1, seq)).collect();
+        for one in targets.chunks(1) {
+            store
+                .append(&[Record::Message(message(b"x", one))])
+                .expect("it takes it");
+        }
+        assert_eq!(store.stats().needs as usize, COUNT);
+        store.append(&[done]).expect("it takes it");
+        assert_eq!((store.stats().needs, store.stats().log_bytes), (0, 0));
+    }
+
+    #[test]
+    fn each_start_has_another_epoch() {
+        let epochs = [(); 20].map(|()| MemoryStore::new().1.epoch);
+        let different: std::collections::BTreeSet<_> = epochs.iter().collect();
+        assert_eq!(different.len(), epochs.len());
     }
 }

@@ -34,6 +34,9 @@ pub(super) struct Noted {
 pub(crate) struct Dirty {
     keys: HashSet<DirtyKey, foldhash::fast::RandomState>,
     generation: u32,
+    /// How often a key was hashed.
+    #[cfg(test)]
+    pub(super) hashed: u64,
 }
 
 impl Default for Dirty {
@@ -42,6 +45,8 @@ impl Default for Dirty {
             keys: HashSet::default(),
             // Zero is what a new `Noted` has.
             generation: 1,
+            #[cfg(test)]
+            hashed: 0,
         }
     }
 }
@@ -56,6 +61,10 @@ impl Dirty {
     }
 
     pub(super) fn note(&mut self, key: DirtyKey) {
+        #[cfg(test)]
+        {
+            self.hashed += 1;
+        }
         self.keys.insert(key);
     }
 
@@ -69,14 +78,14 @@ impl Dirty {
                 ..Noted::default()
             };
             // The next seq belongs to it, and survives the queue's being drained.
-            self.keys.insert(DirtyKey::Progress(session));
+            self.note(DirtyKey::Progress(session));
         }
         if noted.chunks[..usize::from(noted.len)].contains(&chunk) {
             return;
         }
         noted.chunks = [chunk, noted.chunks[0]];
         noted.len = (noted.len + 1).min(2);
-        self.keys.insert(DirtyKey::Chunk(session, chunk));
+        self.note(DirtyKey::Chunk(session, chunk));
     }
 
     pub(super) fn take(&mut self) -> Vec<DirtyKey> {

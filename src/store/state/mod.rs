@@ -455,3 +455,71 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{message, session_put, target};
+    use crate::store::{List, SeqRange};
+
+    /// Counts what it is told.
+    #[derive(Default)]
+    struct Counted {
+        needed: u64,
+        released: u64,
+    }
+
+    impl Bodies for Counted {
+        fn need(&mut self, _: Offset) {
+            self.needed += 1;
+        }
+        fn release(&mut self, _: Offset) {
+            self.released += 1;
+        }
+    }
+
+    fn filled(count: u64, bodies: &mut Counted) -> State {
+        let mut state = State::new();
+        state.apply(Offset(0), &session_put(1), bodies);
+        for seq in 0..count {
+            let targets = [target(1, seq)];
+            let record = Record::Message(message(b"x", &targets));
+            state.apply(Offset(seq + 1), &record, bodies);
+        }
+        state.take_dirty();
+        state.dirty.hashed = 0;
+        state
+    }
+
+    /// Apart from the entries themselves it costs one key for each chunk of 256 of them, whether
+    /// it goes at once or bit by bit.
+    #[test]
+    fn a_long_prefix_of_a_queue_costs_what_is_removed() {
+        const COUNT: u64 = 1_000_000;
+        const LEFT: u64 = 1_000;
+        let last = COUNT - LEFT - 1;
+        for step in [COUNT, 10_007] {
+            let mut bodies = Counted::default();
+            let mut state = filled(COUNT, &mut bodies);
+            let mut upto = 0;
+            while upto < last {
+                upto = (upto + step).min(last);
+                let ranges = [SeqRange {
+                    first: 0,
+                    last: upto,
+                }];
+                let done = Record::Done {
+                    session: 1,
+                    ranges: List::Given(&ranges),
+                };
+                state.apply(Offset(0), &done, &mut bodies);
+            }
+            assert_eq!((bodies.needed, bodies.released), (COUNT, COUNT - LEFT));
+            let chunks = last / CHUNK_SEQS + 1;
+            assert_eq!(state.dirty.hashed, chunks + 1, "in steps of {step}");
+            let left = &state.recovered(0, Report::default()).sessions[0];
+            assert_eq!(left.queue.len() as u64, LEFT);
+            assert_eq!((left.queue[0].seq, left.next_seq), (COUNT - LEFT, COUNT));
+        }
+    }
+}

@@ -143,18 +143,21 @@ impl Queue {
     }
 
     /// Removes a range; `removed` gets the seq and the message it needed, of each that was there.
+    /// Looks at the entries of the range and at no others, however long the queue is.
     pub(super) fn remove(
         &mut self,
         range: SeqRange,
         mut removed: impl FnMut(Seq, Option<Offset>, &mut Noted),
     ) {
         let start = self.position(range.first);
-        for at in start..self.entries.len() {
-            let seq = self.seq_at(at);
-            if seq > range.last {
-                break;
-            }
-            let entry = &mut self.entries[at];
+        let end = match range.last.checked_add(1) {
+            Some(behind) => self.position(behind),
+            None => self.entries.len(),
+        };
+        let end = end.max(start);
+        let first = self.first;
+        for entry in self.entries.range_mut(start..end) {
+            let seq = first + u64::from(entry.seq_low.wrapping_sub(first as u32));
             if entry.state == Slot::Gone {
                 continue;
             }
@@ -164,6 +167,13 @@ impl Queue {
                 self.subscription_ids.remove(&seq);
             }
             removed(seq, message, &mut self.noted);
+        }
+        if start == 0 {
+            // All that was in front is gone: in one step, and not entry by entry.
+            if end < self.entries.len() {
+                self.first = self.seq_at(end);
+            }
+            self.entries.drain(..end);
         }
         self.drop_gone();
     }
@@ -326,6 +336,27 @@ mod tests {
             |_, _, _| {},
         );
         assert_eq!(seqs(&queue), [base + 2, base + 3, base + 4]);
+    }
+
+    /// Whatever is left of it, and however much that is.
+    #[test]
+    fn a_prefix_is_removed_whole() {
+        let mut queue = Queue::default();
+        for seq in (10..1_000).step_by(3) {
+            queue.insert(seq, entry(seq), List::default());
+        }
+        let mut expected: Vec<Seq> = (10..1_000).step_by(3).collect();
+        queue.remove(SeqRange::one(16), |_, _, _| {});
+        expected.retain(|&seq| seq != 16);
+        for last in [0, 9, 10, 13, 40, 41, 900, 997, u64::MAX] {
+            let mut removed = Vec::new();
+            queue.remove(SeqRange { first: 0, last }, |seq, _, _| removed.push(seq));
+            let gone = expected.partition_point(|&seq| seq <= last);
+            assert_eq!(removed, expected.drain(..gone).collect::<Vec<_>>());
+            assert_eq!(seqs(&queue), expected, "up to {last}");
+        }
+        queue.insert(2_000, entry(1), List::default());
+        assert_eq!(seqs(&queue), [2_000]);
     }
 
     #[test]
