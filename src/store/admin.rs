@@ -334,6 +334,6 @@ fn finish(mut parts: Parts) -> Result<Recovered, StoreError> {
             break;
         }
     }
-    parts.upkeep.checkpoint()?;
+    parts.upkeep.close()?;
     Ok(parts.recovered)
 }

@@ -10,8 +10,12 @@ use rustix::fs::{FlockOperation, flock};
 use super::StoreError;
 use super::files::{Files, read_file, replace_file};
 
-/// The format of a store that this program writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+/// The format of a store that this program writes, and the newest that it reads. An older program
+/// would take what it does not know for damage:
+///
+/// - 1: the first
+/// - 2: documents, in the log and in the checkpoint
+pub(crate) const FORMAT: u32 = 2;
 
 const FILE: &str = "format";
 
@@ -93,8 +97,19 @@ fn is_free(files: &dyn Files, path: &Path) -> io::Result<bool> {
     Ok(names.iter().all(is_ours))
 }
 
-/// The log epoch of the store in `path`; `None` for a new one.
-pub(crate) fn read(files: &dyn Files, path: &Path) -> Result<Option<u64>, StoreError> {
+/// What the file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Says {
+    /// [`FORMAT`], or one before it.
+    pub(crate) format: u32,
+    /// The log epoch. A backup has none: each copy of it that is started gets its own.
+    pub(crate) epoch: Option<u64>,
+    /// Acknowledged before it was flushed, and not closed since: [`Files::boot`] of that time.
+    pub(crate) unflushed_in_boot: Option<u128>,
+}
+
+/// What the store in `path` says about itself; `None` for a new one.
+pub(crate) fn read(files: &dyn Files, path: &Path) -> Result<Option<Says>, StoreError> {
     let unfinished = path.join(UNFINISHED);
     let found = read_file(files, &unfinished).map_err(StoreError::io("read", &unfinished))?;
     if found.is_some() {
@@ -119,29 +134,41 @@ pub(crate) fn read(files: &dyn Files, path: &Path) -> Result<Option<u64>, StoreE
         content
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
-            .and_then(|value| value.trim().parse::<u64>().ok())
+            .map(str::trim)
     };
-    let Some(format) = field("tidings-store") else {
+    let format = field("tidings-store").and_then(|it| it.parse::<u64>().ok());
+    let Some(format) = format.map(|it| u32::try_from(it).unwrap_or(u32::MAX)) else {
         return Err(StoreError::NotAStore {
             path: path.to_owned(),
             what: "its file `format` cannot be read; restore that file, or the whole directory \
                    from a backup",
         });
     };
-    if format > u64::from(FORMAT) {
+    if format > FORMAT {
         return Err(StoreError::Newer {
             path: path.to_owned(),
-            found: u32::try_from(format).unwrap_or(u32::MAX),
+            found: format,
             known: FORMAT,
         });
     }
-    Ok(field("epoch"))
+    Ok(Some(Says {
+        format,
+        epoch: field("epoch").and_then(|it| it.parse().ok()),
+        // What cannot be read is some other boot.
+        unflushed_in_boot: field("unflushed-in-boot").map(|it| it.parse().unwrap_or(0)),
+    }))
 }
 
-/// Says that the store in `path` has this format and the log epoch `epoch`.
-pub(crate) fn write(files: &dyn Files, path: &Path, epoch: u64) -> Result<(), StoreError> {
+/// Says what the store in `path` is.
+pub(crate) fn write(files: &dyn Files, path: &Path, says: Says) -> Result<(), StoreError> {
     let file = path.join(FILE);
-    let content = format!("tidings-store {FORMAT}\nepoch {epoch}\n");
+    let mut content = format!("tidings-store {}\n", says.format);
+    if let Some(epoch) = says.epoch {
+        content += &format!("epoch {epoch}\n");
+    }
+    if let Some(boot) = says.unflushed_in_boot {
+        content += &format!("unflushed-in-boot {boot}\n");
+    }
     replace_file(files, &file, content.as_bytes()).map_err(StoreError::io("write to", &file))
 }
 

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::durable::{Kept, Options};
 use super::files::Files;
-use super::format_file;
+use super::format_file::{self, Says};
 use super::log::committer::Committer;
 use super::log::needs::Needs;
 use super::log::open::Opened;
@@ -59,7 +59,7 @@ pub(crate) fn open_parts(
     files
         .create_dir_all(&dir)
         .map_err(StoreError::io("create", &dir))?;
-    let known_epoch = format_file::read(&*files, path)?;
+    let known = format_file::read(&*files, path)?;
     let mut report = Report::default();
 
     let Base {
@@ -95,16 +95,25 @@ pub(crate) fn open_parts(
         state.note_everything();
     }
 
-    // Offsets that were shown under the old epoch may be given out again if something is lost.
-    let rolled_back = report.has_loss() || report.basis == Basis::Log;
-    let epoch = match known_epoch {
-        Some(known) if !rolled_back => known,
-        _ => {
-            let fresh = epoch();
-            format_file::write(&*files, path, fresh)?;
-            fresh
-        }
+    // Offsets that were shown under the old epoch may be given out again if something is lost. A
+    // store that was ever open has a checkpoint, see below: one without has lost it.
+    let boot = files.boot();
+    let lost_power = known
+        .and_then(|it| it.unflushed_in_boot)
+        .is_some_and(|it| it == 0 || it != boot);
+    let rolled_back =
+        lost_power || report.has_loss() || matches!(report.basis, Basis::New | Basis::Log);
+    let known_epoch = known.and_then(|it| it.epoch).filter(|_| !rolled_back);
+    let epoch = known_epoch.unwrap_or_else(epoch);
+    let says = Says {
+        format: format_file::FORMAT,
+        epoch: Some(epoch),
+        unflushed_in_boot: options.log().interval.map(|_| boot),
     };
+    if known != Some(says) {
+        // Before anything of a newer format is written, or acknowledged without a flush.
+        format_file::write(&*files, path, says)?;
+    }
 
     let progress = Arc::new(Progress::new());
     let log = Arc::new(Log {
@@ -130,7 +139,7 @@ pub(crate) fn open_parts(
         ticket: Ticket(0),
         bytes: replayed_bytes,
     }));
-    let upkeep = Upkeep::new(
+    let mut upkeep = Upkeep::new(
         Arc::clone(&log),
         Arc::clone(&kept),
         table,
@@ -138,6 +147,11 @@ pub(crate) fn open_parts(
         from.unwrap_or_default(),
         snapshot,
     );
+    if known_epoch.is_none() {
+        // The epoch begins here: a kill before the first checkpoint must not look like the loss of
+        // one, nor what was lost before like another loss.
+        upkeep.checkpoint()?;
+    }
     Ok(Parts {
         log,
         kept,

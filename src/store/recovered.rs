@@ -11,7 +11,9 @@ pub struct Recovered {
     pub next_session: SessionNumber,
     /// The offset that the next message will get.
     pub next_offset: Offset,
-    /// Changes when the store was lost or rolled back: offsets of another epoch mean nothing.
+    /// Changes when the store was lost or rolled back: offsets of another epoch mean nothing. Of a
+    /// store in memory it is another one at each start. A copy of the whole directory that was made
+    /// by other means than a backup has the epoch of its original, and cannot be told from it.
     pub epoch: u64,
     /// The latest point in time that any record names; 0 for a new store.
     pub clock_ms: u64,

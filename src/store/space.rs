@@ -11,7 +11,7 @@ use super::log::catalog::Segment;
 use super::log::format::HEADER_LEN;
 use super::open::{log_dir, snapshot_path};
 use super::upkeep::Upkeep;
-use super::{Offset, StoreError, format_file, memory};
+use super::{Offset, StoreError, format_file};
 
 /// A segment is sparse when at most one in so many of its messages is needed.
 const SPARSE: u64 = 4;
@@ -148,8 +148,14 @@ impl Upkeep {
             self.copy_segment(&segment, end, &dir)?;
         }
         // A restored copy is a rolled back store: its offsets from now on are not those that the
-        // original will give out.
-        format_file::write(&*files, target, memory::epoch())?;
+        // original will give out, nor those of the same copy restored before. So it has no epoch
+        // until it is started.
+        let says = format_file::Says {
+            format: format_file::FORMAT,
+            epoch: None,
+            unflushed_in_boot: None,
+        };
+        format_file::write(&*files, target, says)?;
         for dir in [dir.as_path(), target] {
             files.sync_dir(dir).map_err(StoreError::io("flush", dir))?;
         }

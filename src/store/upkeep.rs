@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::durable::{Kept, Options};
+use super::format_file::{self, Says};
 use super::log::{Log, Position};
 use super::open::snapshot_path;
 use super::snapshot::SnapshotWriter;
@@ -179,7 +180,7 @@ impl Upkeep {
             }
             self.look_at_disk();
             if stop {
-                return self.checkpoint();
+                return self.close();
             }
             if let Some(target) = backup {
                 let result = self.backup(&target);
@@ -279,6 +280,20 @@ impl Upkeep {
         self.control
             .bytes_written
             .fetch_add(written as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The last checkpoint, once everything is flushed and nothing more comes.
+    pub(crate) fn close(&mut self) -> Result<(), StoreError> {
+        self.checkpoint()?;
+        if self.options.log().interval.is_some() {
+            let says = Says {
+                format: format_file::FORMAT,
+                epoch: Some(self.log.epoch),
+                unflushed_in_boot: None,
+            };
+            format_file::write(&*self.log.files, &self.options.path, says)?;
+        }
         Ok(())
     }
 

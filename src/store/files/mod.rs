@@ -29,6 +29,9 @@ pub(crate) trait Files: Send + Sync + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Bytes that may still be written to the file system that holds `dir`.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// Tells one run of the operating system from another: while it is the same, nothing that was
+    /// written is lost, flushed or not. 0 if it is not known.
+    fn boot(&self) -> u128;
 }
 
 /// An open file.

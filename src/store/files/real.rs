@@ -68,6 +68,13 @@ impl Files for RealFiles {
         let stat = rustix::fs::statvfs(dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+
+    fn boot(&self) -> u128 {
+        fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .ok()
+            .and_then(|id| u128::from_str_radix(&id.trim().replace('-', ""), 16).ok())
+            .unwrap_or(0)
+    }
 }
 
 struct RealFile(fs::File);

@@ -102,6 +102,7 @@ struct Disk {
     write_max: usize,
     free_bytes: Option<u64>,
     syncs: u64,
+    power_cuts: u128,
 }
 
 /// A handle to a simulated disk.
@@ -176,7 +177,10 @@ impl SimFiles {
     pub(crate) fn cut_power(&self, rng: &mut Rng) -> SimFiles {
         let mut disk = self.0.lock().clone();
         disk.forget_nameless();
-        let mut after = Disk::default();
+        let mut after = Disk {
+            power_cuts: disk.power_cuts + 1,
+            ..Disk::default()
+        };
         // Sometimes nearly all of what was not flushed survives, sometimes nearly nothing.
         let odds = [0, 5, 50, 95, 100][rng.below(5) as usize];
         for inode in &disk.inodes {
@@ -400,6 +404,10 @@ impl Files for SimFiles {
 
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {
         Ok(self.0.lock().free_bytes.unwrap_or(1 << 50))
+    }
+
+    fn boot(&self) -> u128 {
+        1 + self.0.lock().power_cuts
     }
 }
 

@@ -25,6 +25,8 @@ struct Run {
     durable: usize,
     /// How many are flushed; the same unless flushes come at intervals.
     flushed: usize,
+    /// The log epoch, which nothing here may change.
+    epoch: Option<u64>,
 }
 
 impl Run {
@@ -35,6 +37,7 @@ impl Run {
             tickets: Vec::new(),
             durable: 0,
             flushed: 0,
+            epoch: None,
         }
     }
 
@@ -104,6 +107,8 @@ impl Run {
         }
         let report = &parts.recovered.report;
         assert!(!report.has_loss(), "{what}: {report:?}");
+        let epoch = parts.recovered.epoch;
+        assert_eq!(*self.epoch.get_or_insert(epoch), epoch, "{what}");
         let needed = recovered.needed();
         for (offset, answer) in needed.iter().zip(parts.log.read(&needed)) {
             let stored = answer.unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -147,6 +152,9 @@ fn crash_rounds(seeds: std::ops::Range<u64>, large: usize, interval: bool) {
                 disk = disk.cut_power(&mut rng);
                 // What was written and not flushed may be lost: that is what an interval risks.
                 run.durable = run.flushed;
+                if interval {
+                    run.epoch = None;
+                }
             }
         }
         let parts = open_sim(&disk, &options).expect("it opens");

@@ -91,9 +91,9 @@ fn a_store_of_a_newer_version_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let options = small(dir.path());
     drop(open(&options));
-    fs::write(options.path.join("format"), "tidings-store 2\nepoch 5\n").expect("it writes");
+    fs::write(options.path.join("format"), "tidings-store 3\nepoch 5\n").expect("it writes");
     let refused = DurableStore::open(&options).map(drop);
-    let Err(StoreError::Newer { found: 2, .. }) = refused else {
+    let Err(StoreError::Newer { found: 3, .. }) = refused else {
         panic!("{refused:?}");
     };
 }

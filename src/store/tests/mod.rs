@@ -5,6 +5,7 @@ mod admin;
 mod contract;
 mod crash;
 mod damage;
+mod epoch;
 mod faults;
 mod fixtures;
 mod garbage;
