@@ -207,12 +207,13 @@ pub fn explain(error: StoreError) -> anyhow::Error {
 
 fn summary(it: &Exported) -> String {
     format!(
-        "{} with {}, {} ({} retained) and {} in queues",
+        "{} with {}, {} ({} retained), {} in queues and {}",
         count(it.sessions, "session", "sessions"),
         count(it.subscriptions, "subscription", "subscriptions"),
         count(it.messages, "message", "messages"),
         it.retained,
         count(it.queue_entries, "entry", "entries"),
+        count(it.documents, "document", "documents"),
     )
 }
 

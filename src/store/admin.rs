@@ -44,6 +44,8 @@ pub struct Checked {
     pub torn_bytes: u64,
     /// Keys of the checkpoint, or what is wrong with it.
     pub checkpoint: Result<u64, String>,
+    /// Documents in the checkpoint; those in the log behind it are counted as records.
+    pub documents: u64,
     /// Bytes of the snapshot, or what is wrong with it. A store may have none yet.
     pub snapshot: Result<u64, String>,
 }
@@ -80,7 +82,12 @@ impl fmt::Display for Checked {
             )?;
         }
         match &self.checkpoint {
-            Ok(keys) => writeln!(f, "checkpoint: {}", count(*keys, "key"))?,
+            Ok(keys) => writeln!(
+                f,
+                "checkpoint: {}, of them {}",
+                count(*keys, "key"),
+                count(self.documents, "document")
+            )?,
             Err(why) => writeln!(
                 f,
                 "checkpoint: damaged ({why}); the next start moves it aside and rebuilds it from \
@@ -114,13 +121,15 @@ pub fn check(path: &Path) -> Result<Checked, StoreError> {
         damaged_bytes: 0,
         torn_bytes: 0,
         checkpoint: Ok(0),
+        documents: 0,
         snapshot: Ok(0),
     };
     let mut known = None;
     if state_dir(path).exists() {
         checked.checkpoint = check_table(path)
-            .map(|(keys, meta)| {
+            .map(|(keys, documents, meta)| {
                 known = meta;
+                checked.documents = documents;
                 keys
             })
             .map_err(|error| error.to_string());
@@ -185,8 +194,8 @@ fn check_log(
     Ok(())
 }
 
-/// The number of keys, and where the log was when they were written.
-fn check_table(path: &Path) -> Result<(u64, Option<Meta>), StoreError> {
+/// The number of keys and of documents, and where the log was when they were written.
+fn check_table(path: &Path) -> Result<(u64, u64, Option<Meta>), StoreError> {
     let mut table = SledTable::open(&state_dir(path))?;
     let mut state = State::new();
     let mut keys = 0;
@@ -200,7 +209,7 @@ fn check_table(path: &Path) -> Result<(u64, Option<Meta>), StoreError> {
             state.load(key, value)
         }
     })?;
-    Ok((keys, meta))
+    Ok((keys, state.documents(), meta))
 }
 
 /// What [`compact`] did.

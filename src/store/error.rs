@@ -17,9 +17,13 @@ pub enum StoreError {
          lower store.disk_free_min"
     )]
     DiskLow { free_bytes: u64 },
-    /// A record is larger than the log can hold.
-    #[error("a record of {bytes} bytes is larger than the log can hold")]
-    TooLarge { bytes: usize },
+    /// A record, or a part of it, is larger than the store can hold.
+    #[error("{what} has {bytes} bytes, and may have {bytes_max} at most")]
+    TooLarge {
+        what: &'static str,
+        bytes: usize,
+        bytes_max: usize,
+    },
     /// Nothing needs this message any more, or it never was.
     #[error("message {0} is not in the log")]
     Gone(Offset),

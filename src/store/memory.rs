@@ -72,6 +72,7 @@ pub(crate) fn epoch() -> u64 {
 impl Store for MemoryStore {
     fn append(&self, records: &[Record<'_>]) -> Result<Appended, StoreError> {
         self.progress.check()?;
+        records.iter().try_for_each(Record::check)?;
         let mut inner = self.inner.lock();
         let first_offset = inner.next_offset;
         let mut later = Later::new();

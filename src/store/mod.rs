@@ -42,12 +42,12 @@ pub use durable::{Durability, DurableStore, Options};
 pub use error::{Failure, StoreError};
 pub use memory::MemoryStore;
 pub use record::{
-    Item, List, Message, Record, Retained, Seq, SeqRange, SessionNumber, SessionRecord,
-    SessionView, Target, Will, WillView,
+    DOCUMENT_KEY_MAX, DOCUMENT_VALUE_MAX, Item, List, Message, Record, Retained, Seq, SeqRange,
+    SessionNumber, SessionRecord, SessionView, Target, Will, WillView,
 };
 pub use recovered::{
-    Basis, EntryState, QueueEntry, Recovered, RecoveredRetained, RecoveredSession,
-    RecoveredSubscription, Report,
+    Basis, EntryState, QueueEntry, Recovered, RecoveredDocument, RecoveredRetained,
+    RecoveredSession, RecoveredSubscription, Report,
 };
 #[cfg(test)]
 pub(crate) use slow::SlowStore;
@@ -96,7 +96,7 @@ pub enum Waiting {
     Failed(Arc<Failure>),
 }
 
-/// Where messages, sessions, queues and Retained Messages are kept.
+/// Where messages, sessions, queues, Retained Messages and documents are kept.
 ///
 /// All methods may be called from any thread; none but [`Store::read`], [`Store::backup`] and
 /// [`Store::close`] touches the disk.
@@ -109,7 +109,8 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Failed`] after the store was poisoned; [`StoreError::TooLarge`] for a record no
-    /// segment can hold. Space is no reason: see [`Store::admit`].
+    /// segment can hold, and for a document with more than [`DOCUMENT_KEY_MAX`] or
+    /// [`DOCUMENT_VALUE_MAX`] bytes. Space is no reason: see [`Store::admit`].
     fn append(&self, records: &[Record<'_>]) -> Result<Appended, StoreError>;
 
     /// The same for records that nobody waits for, or only until [`Store::withdraw`] makes them

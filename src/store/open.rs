@@ -83,6 +83,7 @@ pub(crate) fn open_parts(
         report.basis = Basis::Log;
     }
     state.drop_remnants();
+    state.drop_expired_documents();
     state.next_offset = state.next_offset.max(next_offset);
 
     let catalog = Catalog::new();

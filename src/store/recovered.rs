@@ -7,6 +7,8 @@ use super::{Offset, Seq, SessionNumber, SessionRecord, Will};
 pub struct Recovered {
     pub sessions: Vec<RecoveredSession>,
     pub retained: Vec<RecoveredRetained>,
+    /// In order of their keys, without those that were void at `clock_ms`.
+    pub documents: Vec<RecoveredDocument>,
     /// The number for the next new session.
     pub next_session: SessionNumber,
     /// The offset that the next message will get.
@@ -84,6 +86,15 @@ pub struct RecoveredRetained {
     pub size: u32,
     pub qos: u8,
     pub published_ms: u64,
+    pub expires_ms: Option<u64>,
+}
+
+/// One document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredDocument {
+    pub key: Box<str>,
+    pub value: Box<[u8]>,
+    /// From then on it is void. Not all that are void are gone: `clock_ms` may be long ago.
     pub expires_ms: Option<u64>,
 }
 

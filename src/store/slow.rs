@@ -77,6 +77,8 @@ impl Store for SlowStore {
             hook();
         }
         let mut appends = self.appends.lock();
+        // A record that is refused leaves no trace.
+        let Appended { first_offset, .. } = self.inner.append(records)?;
         let encoded = records.iter().map(|it| {
             let (kind, version) = it.kind_and_version();
             let mut body = Vec::new();
@@ -85,7 +87,6 @@ impl Store for SlowStore {
         });
         appends.push(encoded.collect());
         let ticket = Ticket(appends.len() as u64);
-        let Appended { first_offset, .. } = self.inner.append(records)?;
         Ok(Appended {
             ticket,
             first_offset,

@@ -397,13 +397,15 @@ impl Upkeep {
         &mut self,
         write: &mut dyn FnMut(&[Change]) -> Result<(), StoreError>,
     ) -> Result<Position, StoreError> {
-        let (meta, position, sessions, retained) = {
+        let (meta, position, sessions, others) = {
             let kept = self.kept.lock();
+            let mut others = kept.state.retained_keys();
+            others.extend(kept.state.document_keys());
             (
                 kept.meta(self.log.epoch),
                 kept.position,
                 kept.state.session_numbers(),
-                kept.state.retained_keys(),
+                others,
             )
         };
         write(&[(META_KEY.to_vec(), Some(meta.encode()))])?;
@@ -413,7 +415,7 @@ impl Upkeep {
             self.kept.lock().state.keys_of_sessions(some, &mut keys);
             self.each_value(&keys, &mut put)?;
         }
-        self.each_value(&retained, &mut put)?;
+        self.each_value(&others, &mut put)?;
         Ok(position)
     }
 

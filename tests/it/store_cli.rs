@@ -162,8 +162,7 @@ async fn a_store_is_checked_compacted_exported_and_imported() {
         "{}",
         exported.stdout
     );
-    let summary =
-        "1 session with 1 subscription, 42 messages (1 retained) and 41 entries in queues";
+    let summary = "1 session with 1 subscription, 42 messages (1 retained), 41 entries in queues and 0 documents";
     assert!(exported.stderr.contains(summary), "{}", exported.stderr);
     assert!(
         stores

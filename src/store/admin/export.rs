@@ -1,12 +1,12 @@
-//! Exporting a store as JSON lines: sessions first, then messages in order of their offsets, each
-//! with those it is queued for. Bytes are base64; a payload that is text is text.
+//! Exporting a store as JSON lines: sessions first, then documents, then messages in order of their
+//! offsets, each with those it is queued for. Bytes are base64; a payload that is text is text.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 
 use super::lines::{
-    Line, MessageLine, SessionLine, SubscriptionLine, TargetLine, VERSION, WillLine,
+    DocumentLine, Line, MessageLine, SessionLine, SubscriptionLine, TargetLine, VERSION, WillLine,
 };
 use super::{finish, lock_existing, open_stopped};
 use crate::store::{
@@ -24,6 +24,7 @@ pub struct Exported {
     pub messages: u64,
     pub queue_entries: u64,
     pub retained: u64,
+    pub documents: u64,
     /// What is missing because it could not be read: messages, and places in the log.
     pub lost: u64,
 }
@@ -61,6 +62,14 @@ pub fn export(options: &Options, out: &mut dyn Write) -> Result<Exported, StoreE
             exported.sessions += 1;
             exported.subscriptions += session.subscriptions.len() as u64;
             put(&Line::Session(session_line(session)))?;
+        }
+        for document in &recovered.documents {
+            exported.documents += 1;
+            put(&Line::Document(DocumentLine {
+                key: Cow::Borrowed(&document.key),
+                value_base64: document.value.to_vec(),
+                expires_ms: document.expires_ms,
+            }))?;
         }
         let mut wanted = targets(recovered, &mut put)?;
         for it in &recovered.retained {

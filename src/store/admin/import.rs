@@ -162,6 +162,14 @@ impl Import<'_> {
                 self.done.subscriptions += session.subscriptions.len() as u64;
                 take_session(store, session)
             }
+            Line::Document(document) => {
+                self.done.documents += 1;
+                store.append(&[Record::DocumentPut {
+                    key: &document.key,
+                    value: &document.value_base64,
+                    expires_ms: document.expires_ms,
+                }])
+            }
             Line::Message(message) => {
                 store.admit().map_err(|error| error.to_string())?;
                 check_entry(message.qos, 0)?;

@@ -6,8 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-/// The version of the lines.
-pub(super) const VERSION: u32 = 1;
+/// The version of the lines. Since 2 there are documents.
+pub(super) const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -25,6 +25,7 @@ pub(super) enum Line<'a> {
         seq: u64,
         flags: u8,
     },
+    Document(DocumentLine<'a>),
     /// The last line: without it the text was cut short.
     End,
 }
@@ -112,6 +113,17 @@ pub(super) struct TargetLine {
     pub(super) flags: u8,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(super) subscription_ids: Vec<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DocumentLine<'a> {
+    #[serde(borrow)]
+    pub(super) key: Cow<'a, str>,
+    #[serde(with = "base64_bytes")]
+    pub(super) value_base64: Vec<u8>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) expires_ms: Option<u64>,
 }
 
 mod base64_bytes {

@@ -238,7 +238,9 @@ impl Pending {
             let start = group.bytes.len();
             if start + scratch.bytes.len() > RECORD_BYTES_MAX * 2 {
                 return Err(StoreError::TooLarge {
+                    what: "what waits to be written",
                     bytes: start + scratch.bytes.len(),
+                    bytes_max: RECORD_BYTES_MAX * 2,
                 });
             }
             let first_offset = state.next_offset;
@@ -432,12 +434,17 @@ impl Scratch {
         self.bytes.clear();
         self.records.clear();
         for record in records {
+            record.check()?;
             let start = self.bytes.len();
             self.bytes.resize(start + RECORD_HEADER_LEN, 0);
             encode(record, &mut self.bytes);
             let len = self.bytes.len() - start;
             if len > RECORD_BYTES_MAX || self.bytes.len() > 2 * RECORD_BYTES_MAX {
-                return Err(StoreError::TooLarge { bytes: len });
+                return Err(StoreError::TooLarge {
+                    what: "a record",
+                    bytes: len,
+                    bytes_max: RECORD_BYTES_MAX,
+                });
             }
             let (kind, version) = record.kind_and_version();
             seal_body(&mut self.bytes[start..], kind, version);

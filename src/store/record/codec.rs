@@ -22,6 +22,8 @@ mod kind {
     pub(super) const WILL_PUT: u8 = 11;
     pub(super) const WILL_REMOVE: u8 = 12;
     pub(super) const CLOCK: u8 = 13;
+    pub(super) const DOCUMENT_PUT: u8 = 14;
+    pub(super) const DOCUMENT_REMOVE: u8 = 15;
 }
 
 impl Record<'_> {
@@ -44,6 +46,8 @@ impl Record<'_> {
             Record::WillPut { .. } => kind::WILL_PUT,
             Record::WillRemove { .. } => kind::WILL_REMOVE,
             Record::Clock { .. } => kind::CLOCK,
+            Record::DocumentPut { .. } => kind::DOCUMENT_PUT,
+            Record::DocumentRemove { .. } => kind::DOCUMENT_REMOVE,
         };
         (kind, 1)
     }
@@ -265,6 +269,15 @@ pub(crate) fn encode(record: &Record<'_>, out: &mut Vec<u8>) {
             put_will(will, out);
         }
         Record::Clock { now_ms } => put_varint(out, *now_ms),
+        Record::DocumentPut {
+            key,
+            value,
+            expires_ms,
+        } => {
+            put_bytes(out, key.as_bytes());
+            put_document(value, *expires_ms, out);
+        }
+        Record::DocumentRemove { key } => put_bytes(out, key.as_bytes()),
     }
 }
 
@@ -436,6 +449,28 @@ pub(crate) fn take_will<'a>(reader: &mut Reader<'a>) -> Option<WillView<'a>> {
     })
 }
 
+/// Flags of a document.
+const DOCUMENT_EXPIRES: u8 = 1;
+
+/// A document without its key.
+pub(crate) fn put_document(value: &[u8], expires_ms: Option<u64>, out: &mut Vec<u8>) {
+    out.push(expires_ms.map_or(0, |_| DOCUMENT_EXPIRES));
+    if let Some(expires_ms) = expires_ms {
+        put_varint(out, expires_ms);
+    }
+    put_bytes(out, value);
+}
+
+pub(crate) fn take_document<'a>(reader: &mut Reader<'a>) -> Option<(&'a [u8], Option<u64>)> {
+    let bits = reader.u8()?;
+    let expires_ms = if bits & DOCUMENT_EXPIRES != 0 {
+        Some(reader.varint()?)
+    } else {
+        None
+    };
+    Some((reader.bytes()?, expires_ms))
+}
+
 /// Reads back what [`encode`] wrote; `None` for a body that is damaged or of a kind or version
 /// that this program does not know.
 pub(crate) fn decode(kind: u8, version: u8, body: &[u8]) -> Option<Record<'_>> {
@@ -492,6 +527,16 @@ pub(crate) fn decode(kind: u8, version: u8, body: &[u8]) -> Option<Record<'_>> {
         kind::CLOCK => Record::Clock {
             now_ms: reader.varint()?,
         },
+        kind::DOCUMENT_PUT => {
+            let key = reader.str()?;
+            let (value, expires_ms) = take_document(reader)?;
+            Record::DocumentPut {
+                key,
+                value,
+                expires_ms,
+            }
+        }
+        kind::DOCUMENT_REMOVE => Record::DocumentRemove { key: reader.str()? },
         _ => return None,
     };
     reader.is_empty().then_some(record)

@@ -7,11 +7,12 @@ mod codec;
 mod list;
 
 pub(crate) use codec::{
-    Reader, decode, encode, put_bytes, put_session, put_varint, put_will, take_session, take_will,
+    Reader, decode, encode, put_bytes, put_document, put_session, put_varint, put_will,
+    take_document, take_session, take_will,
 };
 pub use list::{Item, List};
 
-use super::Offset;
+use super::{Offset, StoreError};
 
 /// The number of a durable session: given once, never again.
 pub type SessionNumber = u64;
@@ -81,6 +82,55 @@ pub enum Record<'a> {
     WillRemove { session: SessionNumber },
     /// It is at least this late; expiry goes on from here after a crash.
     Clock { now_ms: u64 },
+    /// A document was made or replaced: something small that whoever owns the key wants to find
+    /// again after a restart. The store does not look into it.
+    DocumentPut {
+        /// At most [`DOCUMENT_KEY_MAX`] bytes. Owners keep apart by what their keys begin with.
+        key: &'a str,
+        /// At most [`DOCUMENT_VALUE_MAX`] bytes.
+        value: &'a [u8],
+        /// From then on it is void. While the store is open its owner removes it; when the store
+        /// is opened, what is void by its clock is gone. `None` for never.
+        expires_ms: Option<u64>,
+    },
+    /// There is no document with this key any more.
+    DocumentRemove { key: &'a str },
+}
+
+/// Bytes of a document's key, at most.
+pub const DOCUMENT_KEY_MAX: usize = 512;
+
+/// Bytes of a document's value, at most: all of them are in memory.
+pub const DOCUMENT_VALUE_MAX: usize = 256 * 1024;
+
+impl Record<'_> {
+    /// Whether no part of it is larger than it may be.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`].
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        let check = |what, bytes, bytes_max| {
+            if bytes <= bytes_max {
+                return Ok(());
+            }
+            Err(StoreError::TooLarge {
+                what,
+                bytes,
+                bytes_max,
+            })
+        };
+        match self {
+            Record::DocumentPut { key, value, .. } => {
+                check("the key of a document", key.len(), DOCUMENT_KEY_MAX)?;
+                check("a document", value.len(), DOCUMENT_VALUE_MAX)
+            }
+            // There is none with a longer key; its record would be kept for nothing.
+            Record::DocumentRemove { key } => {
+                check("the key of a document", key.len(), DOCUMENT_KEY_MAX)
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// An Application Message with its targets.

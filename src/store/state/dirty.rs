@@ -18,6 +18,7 @@ pub(crate) enum DirtyKey {
     Chunk(SessionNumber, u64),
     Will(SessionNumber),
     Retained(Box<str>),
+    Document(Box<str>),
 }
 
 /// The last two chunks of a queue that were noted: usually the one where entries are added and

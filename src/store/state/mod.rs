@@ -1,5 +1,5 @@
 //! What the records add up to: sessions with subscriptions, queues and QoS 2 state, Retained
-//! Messages, Wills. The same fold runs after each commit, in replay, and in the memory store.
+//! Messages, Wills, documents. The same fold runs after each commit, in replay, and in the memory store.
 //!
 //! Applying a record twice, or a run of records on top of a state that already contains part of
 //! it, ends in the same state as applying the run once: every record sets or removes what it
@@ -17,7 +17,8 @@ use std::collections::BTreeSet;
 use hashbrown::HashMap;
 
 use super::recovered::{
-    Recovered, RecoveredRetained, RecoveredSession, RecoveredSubscription, Report,
+    Recovered, RecoveredDocument, RecoveredRetained, RecoveredSession, RecoveredSubscription,
+    Report,
 };
 use super::{
     Message, Offset, Record, Retained, Seq, SessionNumber, SessionRecord, Target, Will,
@@ -48,6 +49,7 @@ impl Bodies for NoBodies {
 pub(crate) struct State {
     sessions: FastMap<SessionNumber, Session>,
     retained: FastMap<Box<str>, RetainedEntry>,
+    documents: FastMap<Box<str>, Document>,
     pub(crate) next_session: SessionNumber,
     pub(crate) next_offset: Offset,
     pub(crate) clock_ms: u64,
@@ -70,6 +72,11 @@ struct Session {
 struct Subscription {
     options: u8,
     subscription_id: Option<u32>,
+}
+
+struct Document {
+    value: Box<[u8]>,
+    expires_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -197,6 +204,23 @@ impl State {
                 }
             }
             Record::Clock { now_ms } => self.clock_ms = self.clock_ms.max(*now_ms),
+            Record::DocumentPut {
+                key,
+                value,
+                expires_ms,
+            } => {
+                let document = Document {
+                    value: (*value).into(),
+                    expires_ms: *expires_ms,
+                };
+                self.documents.insert((*key).into(), document);
+                self.dirty.note(DirtyKey::Document((*key).into()));
+            }
+            Record::DocumentRemove { key } => {
+                if self.documents.remove(*key).is_some() {
+                    self.dirty.note(DirtyKey::Document((*key).into()));
+                }
+            }
         }
     }
 
@@ -312,6 +336,19 @@ impl State {
         }
     }
 
+    /// Removes the documents that are void by the clock of the records, after the replay. Not while
+    /// the store is open: whoever owns one may be about to put it again, and says when it goes.
+    pub(crate) fn drop_expired_documents(&mut self) {
+        let (dirty, clock_ms) = (&mut self.dirty, self.clock_ms);
+        self.documents.retain(|key, document| {
+            let keep = document.expires_ms.is_none_or(|at| at > clock_ms);
+            if !keep {
+                dirty.note(DirtyKey::Document(key.clone()));
+            }
+            keep
+        });
+    }
+
     /// Tells `bodies` about every need there is, after a replay with [`NoBodies`].
     pub(crate) fn count_needs(&self, bodies: &mut impl Bodies) {
         for session in self.sessions.values() {
@@ -385,6 +422,7 @@ impl State {
     /// Notes every key, for a checkpoint that starts from nothing.
     pub(crate) fn note_everything(&mut self) {
         let mut keys = self.retained_keys();
+        keys.extend(self.document_keys());
         self.keys_of_sessions(&self.session_numbers(), &mut keys);
         keys.into_iter().for_each(|key| self.dirty.note(key));
     }
@@ -419,9 +457,20 @@ impl State {
             })
             .collect();
         retained.sort_unstable_by_key(|retained| retained.offset);
+        let mut documents: Vec<_> = self
+            .documents
+            .iter()
+            .map(|(key, document)| RecoveredDocument {
+                key: key.clone(),
+                value: document.value.clone(),
+                expires_ms: document.expires_ms,
+            })
+            .collect();
+        documents.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Recovered {
             sessions,
             retained,
+            documents,
             next_session: self.next_session,
             next_offset: self.next_offset,
             epoch,

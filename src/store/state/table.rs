@@ -7,9 +7,10 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{CHUNK_SEQS, DirtyKey, Entry, RetainedEntry, Session, State, Subscription};
+use super::{CHUNK_SEQS, DirtyKey, Document, Entry, RetainedEntry, Session, State, Subscription};
 use crate::store::record::{
-    List, Reader, put_bytes, put_session, put_varint, put_will, take_session, take_will,
+    List, Reader, put_bytes, put_document, put_session, put_varint, put_will, take_document,
+    take_session, take_will,
 };
 use crate::store::{Offset, SessionNumber, SessionRecord, Will};
 
@@ -19,6 +20,7 @@ const SUBSCRIPTION: u8 = b'F';
 const CHUNK: u8 = b'Q';
 const WILL: u8 = b'W';
 const RETAINED: u8 = b'R';
+const DOCUMENT: u8 = b'D';
 
 /// The key of [`Meta`].
 pub(crate) const META_KEY: &[u8] = b"M";
@@ -93,6 +95,12 @@ impl DirtyKey {
                 key.push(RETAINED);
                 put_name(&mut key, topic);
             }
+            DirtyKey::Document(name) => {
+                // In full, whatever is in it: clients may choose it, and a digest could be made to
+                // collide.
+                key.push(DOCUMENT);
+                key.extend_from_slice(name.as_bytes());
+            }
         }
         key
     }
@@ -165,6 +173,10 @@ impl State {
                 put_retained(topic, entry, out);
                 true
             }),
+            DirtyKey::Document(name) => self.documents.get(name).is_some_and(|document| {
+                put_document(&document.value, document.expires_ms, out);
+                true
+            }),
         }
     }
 
@@ -177,6 +189,16 @@ impl State {
             let (topic, entry) = take_retained(&mut value)?;
             self.next_offset = self.next_offset.max(entry.offset.plus(1));
             self.retained.insert(topic.into(), entry);
+            return value.is_empty().then_some(());
+        }
+        if prefix == DOCUMENT {
+            let name = std::str::from_utf8(key.rest()).ok()?;
+            let (bytes, expires_ms) = take_document(&mut value)?;
+            let document = Document {
+                value: bytes.into(),
+                expires_ms,
+            };
+            self.documents.insert(name.into(), document);
             return value.is_empty().then_some(());
         }
         let number = be64(&mut key)?;
@@ -234,6 +256,19 @@ impl State {
     /// The numbers of all sessions.
     pub(crate) fn session_numbers(&self) -> Vec<SessionNumber> {
         self.sessions.keys().copied().collect()
+    }
+
+    /// The keys of all documents.
+    pub(crate) fn document_keys(&self) -> Vec<DirtyKey> {
+        self.documents
+            .keys()
+            .map(|key| DirtyKey::Document(key.clone()))
+            .collect()
+    }
+
+    /// How many documents there are.
+    pub(crate) fn documents(&self) -> u64 {
+        self.documents.len() as u64
     }
 
     /// The keys of all Retained Messages.

@@ -84,6 +84,9 @@ fn an_export_can_be_imported_again() {
     }
     assert_eq!(after.sessions, before.sessions);
     assert_eq!(after.retained, before.retained);
+    assert!(after.documents.len() > 3);
+    assert_eq!(after.documents, before.documents);
+    assert_eq!(exported.documents, after.documents.len() as u64);
     assert_eq!(payloads_after, payloads);
     let refused = admin::import(&small(&to), &mut &lines[..]);
     assert!(refused.is_err(), "{refused:?}");
@@ -111,6 +114,9 @@ fn a_check_tells_damage_and_changes_nothing() {
     filled(&path, 7);
     let checked = admin::check(&path).expect("it is checked");
     assert!(checked.is_sound() && checked.records > 500, "{checked}");
+    assert!(checked.documents > 3, "{checked}");
+    let figures = format!("of them {} documents", checked.documents);
+    assert!(checked.to_string().contains(&figures), "{checked}");
     let mut segments: Vec<_> = fs::read_dir(path.join("log"))
         .expect("it can be listed")
         .map(|entry| entry.expect("it can be listed").path())
@@ -148,7 +154,11 @@ fn an_import_that_makes_no_sense_is_refused() {
     let end = r#"{"type":"end"}"#;
     let one = session(1, 0);
     let (good, bad) = (to(1, 1, 0), [to(2, 1, 0), to(1, 3, 0), to(1, 1, 64)]);
-    let newer = first.replace("\"version\":1", "\"version\":2");
+    let long_key = format!(
+        r#"{{"type":"document","key":"{}","value_base64":""}}"#,
+        "k".repeat(513)
+    );
+    let newer = first.replace("\"version\":1", "\"version\":3");
     for (lines, line, what) in [
         (vec![], 1, "cut short"),
         (vec![first, &one, &good], 4, "cut short"),
@@ -181,6 +191,20 @@ fn an_import_that_makes_no_sense_is_refused() {
         ),
         (vec![first, &one, &bad[1], end], 3, "no QoS 3"),
         (vec![first, &one, &bad[2], end], 3, "six bits"),
+        (
+            vec![
+                first,
+                r#"{"type":"document","key":"k","value_base64":"%"}"#,
+                end,
+            ],
+            2,
+            "nvalid symbol",
+        ),
+        (
+            vec![first, &long_key, end],
+            2,
+            "the key of a document has 513 bytes, and may have 512 at most",
+        ),
         (
             vec![
                 first,

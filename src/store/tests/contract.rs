@@ -10,8 +10,8 @@ use super::model::Model;
 use super::{message, session_put, small, target};
 use crate::store::recovered::Recovered;
 use crate::store::{
-    Durability, DurableStore, Health, List, MemoryStore, Message, Offset, Record, Retained,
-    SeqRange, Store, StoreError, Ticket, Waiting,
+    DOCUMENT_KEY_MAX, DOCUMENT_VALUE_MAX, Durability, DurableStore, Health, List, MemoryStore,
+    Message, Offset, Record, Retained, SeqRange, Store, StoreError, Ticket, Waiting,
 };
 
 /// Runs `check` with each kind of store.
@@ -211,6 +211,58 @@ fn an_empty_batch_is_as_durable_as_what_came_before() {
         append(store, &[]);
         append(store, &[session_put(1)]);
         append(store, &[]);
+    });
+}
+
+#[test]
+fn documents_are_put_replaced_and_removed() {
+    each_store(|store, recovered| {
+        let key = "k".repeat(DOCUMENT_KEY_MAX);
+        let large = vec![7; DOCUMENT_VALUE_MAX];
+        let put = |key, value, expires_ms| Record::DocumentPut {
+            key,
+            value,
+            expires_ms,
+        };
+        append(
+            store,
+            &[
+                put("b", b"one", None),
+                put("a", b"gone", None),
+                put(&key, &large, Some(u64::MAX)),
+                put("b", b"two", Some(9)),
+                Record::DocumentRemove { key: "a" },
+                Record::DocumentRemove { key: "never there" },
+            ],
+        );
+        // All or none.
+        for refused in [
+            put(&format!("{key}k"), b"", None),
+            put("b", &[large.as_slice(), &[7]].concat(), None),
+            Record::DocumentRemove {
+                key: &format!("{key}k"),
+            },
+        ] {
+            let refused = store.append(&[put("c", b"", None), refused]);
+            assert!(matches!(refused, Err(StoreError::TooLarge { .. })));
+        }
+        // While it is open, a document that is void stays until it is removed.
+        append(store, &[Record::Clock { now_ms: 10 }]);
+        let expected = [("b", &b"two"[..], Some(9)), (&key, &large, Some(u64::MAX))];
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let recovered = recovered();
+            let found: Vec<_> = recovered
+                .documents
+                .iter()
+                .map(|it| (&*it.key, &*it.value, it.expires_ms))
+                .collect();
+            if recovered.clock_ms == 10 && found == expected {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{} documents", found.len());
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
     });
 }
 

@@ -93,7 +93,7 @@ impl Run {
         let recovered = Model::of(&parts.recovered);
         let mut model = self.history.model_after(self.durable);
         let mut at = self.durable;
-        while model != recovered {
+        while model.reopened() != recovered {
             assert!(
                 at < self.appended,
                 "{what}: no state between {} and {} records\nreport {:?}\nrecovered \
@@ -117,7 +117,7 @@ impl Run {
             assert!(stored.payload.iter().all(|&byte| byte == fill), "{what}");
         }
         self.history.records.truncate(at);
-        self.history.model = model;
+        self.history.model = recovered;
         self.history
             .payloads
             .truncate(self.history.model.messages as usize);

@@ -6,7 +6,7 @@ use crate::store::record::{decode, encode};
 use crate::store::state::table::Meta;
 use crate::store::state::{DirtyKey, NoBodies, State};
 use crate::store::{
-    List, Message, Offset, Record, Retained, SeqRange, SessionView, Target, WillView,
+    DurableStore, List, Message, Offset, Record, Retained, SeqRange, SessionView, Target, WillView,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -178,6 +178,29 @@ fn records() -> Vec<(Record<'static>, (u8, u8), &'static str)> {
             (13, 1),
             "80d095ffbc31",
         ),
+        (
+            Record::DocumentPut {
+                key: "webhook/1",
+                value: b"{}",
+                expires_ms: Some(1_700_000_000_000),
+            },
+            (14, 1),
+            "09776562686f6f6b2f310180d095ffbc31027b7d",
+        ),
+        (
+            Record::DocumentPut {
+                key: "",
+                value: &[],
+                expires_ms: None,
+            },
+            (14, 1),
+            "000000",
+        ),
+        (
+            Record::DocumentRemove { key: "webhook/1" },
+            (15, 1),
+            "09776562686f6f6b2f31",
+        ),
     ]
 }
 
@@ -340,4 +363,67 @@ fn the_checkpoint_is_written_as_released_and_loaded_again() {
     };
     assert_eq!(hex(&meta.encode()), META_V1);
     assert_eq!(Meta::decode(&bytes(META_V1)), Some(meta));
+}
+
+/// What format 2 added to the checkpoint.
+const TABLE_V2: &[(&str, &str)] = &[
+    ("44", "01000178"),
+    ("44776562686f6f6b2f31", "010180d095ffbc31027b7d"),
+];
+
+#[test]
+fn documents_are_written_as_released_and_loaded_again() {
+    let mut state = State::new();
+    for (key, value, expires_ms) in [
+        ("", &b"x"[..], None),
+        ("webhook/1", b"{}", Some(1_700_000_000_000)),
+    ] {
+        let record = Record::DocumentPut {
+            key,
+            value,
+            expires_ms,
+        };
+        state.apply(Offset(0), &record, &mut NoBodies);
+    }
+    let mut keys = state.document_keys();
+    keys.sort_unstable();
+    let mut loaded = State::new();
+    for (key, released) in keys.iter().zip(TABLE_V2) {
+        let mut value = Vec::new();
+        assert!(state.put_value(key, &mut value));
+        assert_eq!((&*hex(&key.to_bytes()), &*hex(&value)), *released);
+        loaded
+            .load(&bytes(released.0), &bytes(released.1))
+            .expect("it loads");
+    }
+    let report = crate::store::Report::default;
+    let (before, after) = (state.recovered(1, report()), loaded.recovered(1, report()));
+    assert_eq!(before.documents.len(), 2);
+    assert_eq!(before.documents, after.documents);
+    for value in ["02000178", "01000278", "0100017878", "0101"] {
+        assert_eq!(loaded.load(b"D", &bytes(value)), None, "{value}");
+    }
+    assert_eq!(loaded.load(b"D\xff", &bytes("01000178")), None);
+}
+
+/// The file `format` of each release: the store goes on with its epoch, in the newest format.
+#[test]
+fn directories_of_every_format_are_opened() {
+    for released in [
+        "tidings-store 1\nepoch 18446744073709551615\n",
+        "tidings-store 2\nepoch 18446744073709551615\n",
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = super::small(dir.path());
+        drop(DurableStore::open(&options).expect("it opens"));
+        let file = dir.path().join("format");
+        std::fs::write(&file, released).expect("it writes");
+        let (store, recovered) = DurableStore::open(&options).expect("it opens");
+        assert_eq!(recovered.epoch, u64::MAX);
+        drop(store);
+        assert_eq!(
+            std::fs::read_to_string(&file).expect("it can be read"),
+            "tidings-store 2\nepoch 18446744073709551615\n"
+        );
+    }
 }

@@ -4,7 +4,8 @@ use super::model::Model;
 use crate::store::files::sim::Rng;
 use crate::store::record::{decode, encode};
 use crate::store::{
-    List, Message, Offset, Record, Retained, SeqRange, SessionView, Target, WillView,
+    DOCUMENT_KEY_MAX, DOCUMENT_VALUE_MAX, List, Message, Offset, Record, Retained, SeqRange,
+    SessionView, Target, WillView,
 };
 
 /// A record that owns its bytes.
@@ -137,6 +138,15 @@ impl History {
                 });
             }
             43..=45 => self.enqueue(session),
+            46..=51 => self.put_document(),
+            52..=53 => {
+                let key = self.document_key();
+                self.push(&Record::DocumentRemove { key: &key });
+            }
+            54 => {
+                let now_ms = self.model.clock_ms + self.rng.below(20);
+                self.push(&Record::Clock { now_ms });
+            }
             _ => self.publish(),
         }
     }
@@ -157,6 +167,33 @@ impl History {
                 protocol_level: 5,
                 extra: &extra,
             },
+        });
+    }
+
+    /// Keys that are short, as long as they may be, and such as look like another's.
+    fn document_key(&mut self) -> String {
+        match self.rng.below(8) {
+            0 => "k".repeat(DOCUMENT_KEY_MAX),
+            1 => "k".repeat(DOCUMENT_KEY_MAX - 1),
+            2 => String::new(),
+            3 => "\0\0".to_owned(),
+            n => format!("webhook/{n}"),
+        }
+    }
+
+    fn put_document(&mut self) {
+        let key = self.document_key();
+        let len = match self.rng.below(20) {
+            0 => DOCUMENT_VALUE_MAX as u64,
+            1..=3 => self.rng.below(40_000),
+            _ => self.rng.below(100),
+        };
+        let value = vec![self.rng.next() as u8; len as usize];
+        let after = self.rng.below(60);
+        self.push(&Record::DocumentPut {
+            key: &key,
+            value: &value,
+            expires_ms: (after < 30).then_some(self.model.clock_ms + after),
         });
     }
 

@@ -9,6 +9,9 @@ pub(super) struct Model {
     pub(super) sessions: BTreeMap<u64, ModelSession>,
     /// Topic to offset, QoS and expiry.
     pub(super) retained: BTreeMap<String, (u64, u8, Option<u64>)>,
+    /// Key to value and expiry.
+    pub(super) documents: BTreeMap<String, (Vec<u8>, Option<u64>)>,
+    pub(super) clock_ms: u64,
     pub(super) messages: u64,
     pub(super) next_session: u64,
 }
@@ -46,6 +49,7 @@ impl Model {
         match *record {
             Record::Message(message) => {
                 self.messages += 1;
+                self.clock_ms = self.clock_ms.max(message.published_ms);
                 let offset = self.messages;
                 let size = message.topic.len() + message.properties.len() + message.payload.len();
                 for target in message.targets.iter() {
@@ -74,6 +78,8 @@ impl Model {
             } => self.enqueue(offset.0, size, &target),
             Record::SessionPut { session, record } => {
                 self.next_session = self.next_session.max(session + 1);
+                let times = [Some(record.connected_ms), record.disconnected_ms];
+                self.clock_ms = times.into_iter().flatten().fold(self.clock_ms, u64::max);
                 self.sessions.entry(session).or_default().record = record.into();
             }
             Record::SessionRemove { session } => {
@@ -82,7 +88,18 @@ impl Model {
             Record::RetainedClear { topic } => {
                 self.retained.remove(topic);
             }
-            Record::Clock { .. } => {}
+            Record::Clock { now_ms } => self.clock_ms = self.clock_ms.max(now_ms),
+            Record::DocumentPut {
+                key,
+                value,
+                expires_ms,
+            } => {
+                let document = (value.to_vec(), expires_ms);
+                self.documents.insert(key.to_owned(), document);
+            }
+            Record::DocumentRemove { key } => {
+                self.documents.remove(key);
+            }
             Record::Done { session, ranges } => {
                 if let Some(it) = self.sessions.get_mut(&session) {
                     for range in ranges.iter() {
@@ -140,6 +157,15 @@ impl Model {
         }
     }
 
+    /// What is found of it when the store is opened again.
+    pub(super) fn reopened(&self) -> Model {
+        let mut model = self.clone();
+        model
+            .documents
+            .retain(|_, (_, expires_ms)| expires_ms.is_none_or(|at| at > self.clock_ms));
+        model
+    }
+
     fn enqueue(&mut self, offset: u64, size: u32, target: &Target<'_>) {
         if let Some(it) = self.sessions.get_mut(&target.session) {
             let entry = ModelEntry {
@@ -159,6 +185,7 @@ impl Model {
         let mut model = Model {
             messages: recovered.next_offset.0 - 1,
             next_session: recovered.next_session,
+            clock_ms: recovered.clock_ms,
             ..Model::default()
         };
         for it in &recovered.sessions {
@@ -187,6 +214,10 @@ impl Model {
                 session.queue.insert(entry.seq, value);
             }
             model.sessions.insert(it.number, session);
+        }
+        for it in &recovered.documents {
+            let document = (it.value.to_vec(), it.expires_ms);
+            model.documents.insert(it.key.to_string(), document);
         }
         for it in &recovered.retained {
             model
