@@ -8,6 +8,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use crate::access::Access;
+use crate::broker::feed::WindowConfig;
 use crate::broker::{Broker, Restored};
 use crate::config::{Config, Problems};
 use crate::edges::mqtt::{Admission, Edge, Listener};
@@ -16,6 +17,14 @@ use crate::store::{self, Basis, Recovered, Report, Store, StoreError};
 
 /// How often deadlines are looked at: what a Keep Alive or a delay may come too late.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How often feeds are looked at for what is too old, in milliseconds.
+const TRIM_EVERY: u64 = 1000;
+
+/// What windows of readers keep.
+const RESUME_WINDOW: Duration = Duration::from_secs(300);
+const RESUME_BYTES_MAX: u64 = 64 << 20;
+const WINDOWS_MAX: usize = 10_000;
 
 /// A running broker. Dropping it stops it at once; [`Server::shutdown`] tells the clients first.
 pub struct Server {
@@ -157,10 +166,17 @@ async fn restore(
 ) -> Arc<Broker> {
     let (mqtt, limits) = (config.mqtt.clone(), config.limits.clone());
     let access = access.clone();
+    let streams = config.streams.clone();
+    let windows = WindowConfig {
+        age: RESUME_WINDOW,
+        bytes_max: RESUME_BYTES_MAX,
+        count_max: WINDOWS_MAX,
+    };
     let restoring = tokio::task::spawn_blocking(move || {
         log_report(&recovered.report);
         let (broker, restored) = Broker::restore(mqtt, limits, store, recovered, &access);
         log_restored(&restored);
+        broker.start_feeds(&streams, windows);
         broker.tick();
         Arc::new(broker)
     });
@@ -243,10 +259,18 @@ async fn tick(broker: Arc<Broker>, sys_interval: Option<Duration>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let sys_interval = sys_interval.map(|interval| interval.as_millis() as u64);
     let mut sys_told = broker.clock.now();
+    let mut trimmed_at = broker.clock.now();
+    let mut trimming: Option<JoinHandle<()>> = None;
     loop {
         ticks.tick().await;
         broker.tick();
         let now = broker.clock.now();
+        let done = trimming.as_ref().is_none_or(JoinHandle::is_finished);
+        if done && now.since(trimmed_at) >= TRIM_EVERY {
+            trimmed_at = now;
+            let broker = Arc::clone(&broker);
+            trimming = Some(tokio::task::spawn_blocking(move || broker.trim_feeds()));
+        }
         if let Some(interval) = sys_interval
             && now.since(sys_told) >= interval
         {

@@ -34,6 +34,11 @@ impl Principal {
         }))
     }
 
+    /// Somebody who may do nothing, for what acts on nobody's behalf.
+    pub(crate) fn nobody() -> Principal {
+        Principal::new(None, "", Arc::new(Rights::default()), 0)
+    }
+
     /// The user name; `None` for an anonymous client.
     pub fn user(&self) -> Option<&str> {
         self.0.user.as_deref().map(User::name)

@@ -46,6 +46,9 @@ impl Session {
         terms: &Terms,
         cx: &mut Context<'_>,
     ) {
+        if let Some(feed) = self.feed() {
+            return feed.deliver(self.number(), run, range, cx);
+        }
         let mut state = self.lock();
         if !try_at_once(&mut state, self.number(), run, range.clone(), terms, cx) {
             for index in range {

@@ -11,6 +11,7 @@ use tidings_protocol::mqtt::{Properties, QoS};
 
 use super::Broker;
 use super::clock::Millis;
+use super::feed::Fed;
 use super::message::{Bell, Message, Publication, Run};
 use super::outgoing::Through;
 use super::publish::Refused;
@@ -36,6 +37,7 @@ pub(super) const OPTION_REPLAYS: u8 = 0x40;
 #[derive(Default)]
 pub(super) struct Journal {
     entries: Vec<Entry>,
+    fed: Vec<Fed>,
 }
 
 /// One message of the run in one session's queue.
@@ -54,6 +56,17 @@ impl Journal {
     /// Forgets the run before.
     pub(super) fn clear(&mut self) {
         self.entries.clear();
+        self.fed.clear();
+    }
+
+    /// Notes messages of the run that a feed took in, which is to be told where they are.
+    pub(super) fn fed(&mut self, fed: Fed) {
+        self.fed.push(fed);
+    }
+
+    /// The feeds to be told.
+    pub(super) fn take_fed(&mut self) -> impl Iterator<Item = Fed> {
+        self.fed.drain(..)
     }
 
     /// Notes that the publication at `index` was queued for a session that is kept. `sent` says

@@ -43,7 +43,7 @@ const ROUTES_MAX: usize = 64;
 /// What became of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// How many sessions and groups it matched.
+    /// How many sessions and groups it matched, and feeds that somebody reads.
     pub matched: usize,
     /// When the store has this ticket, all of it is as safe as the configuration promises.
     pub ticket: Ticket,
@@ -174,6 +174,7 @@ impl<'a> Batch<'a> {
         }
         let mut cx = self.context();
         let all = 0..run.publications.len();
+        let mut listeners = matched.targets.len();
         for target in &matched.targets {
             let mut terms = &target.terms;
             if target.session.number() == run.publisher {
@@ -182,6 +183,9 @@ impl<'a> Batch<'a> {
                     Own::Withheld => continue,
                     Own::As(local) => terms = local,
                 }
+            }
+            if target.session.feed().is_some_and(|feed| !feed.is_read()) {
+                listeners -= 1;
             }
             target.session.deliver(run, all.clone(), terms, &mut cx);
         }
@@ -203,17 +207,27 @@ impl<'a> Batch<'a> {
             }
         }
         let Scratch {
-            encodings, journal, ..
+            encodings,
+            journal,
+            wakers,
+            ..
         } = &mut *self.scratch;
         let kept = encodings.messages.all();
-        let ticket = broker
-            .keep_run(run, journal, kept, retained)
-            .map_err(|error| {
+        let ticket = match broker.keep_run(run, journal, kept, retained) {
+            Ok(ticket) => ticket,
+            Err(error) => {
                 tracing::error!(%error, topic = run.topic, "a message could not be kept");
-                Refused::StoreFull
-            })?;
+                for fed in journal.take_fed() {
+                    fed.abandoned(wakers);
+                }
+                return Err(Refused::StoreFull);
+            }
+        };
+        for fed in journal.take_fed() {
+            fed.appended(ticket, wakers);
+        }
         Ok(Published {
-            matched: matched.targets.len() + matched.groups.len(),
+            matched: listeners + matched.groups.len(),
             ticket,
         })
     }

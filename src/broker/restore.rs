@@ -56,6 +56,7 @@ impl Broker {
     ) -> (Broker, Restored) {
         let mut broker = Broker::at(Millis(recovered.clock_ms), mqtt, limits, store);
         broker.recovery = recovered.report;
+        broker.feeds.set_epoch(recovered.epoch);
         broker
             .next_session
             .fetch_max(recovered.next_session, Ordering::Relaxed);
@@ -63,6 +64,9 @@ impl Broker {
         broker.restore_retained(&recovered.retained, &mut restored);
         let mut denied = Vec::new();
         for session in recovered.sessions {
+            if broker.feeds.find(&session) {
+                continue;
+            }
             let user = session.record.user.as_deref();
             match access.absent(&session.record.client_id, user) {
                 Ok(principal) => broker.restore_session(session, &principal, &mut restored),

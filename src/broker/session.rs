@@ -18,6 +18,7 @@ use tidings_protocol::mqtt::{SubscriptionOptions, Version};
 
 use super::clock::Millis;
 use super::encode::OutgoingAliases;
+use super::feed::Feed;
 use super::outbox::Outbox;
 use super::outgoing::Outgoing;
 use super::retained::Replay;
@@ -58,6 +59,8 @@ pub struct Session {
     heard_at: AtomicU64,
     /// Whose rights decide what it receives; none if it may receive everything.
     receives_as: ArcSwapOption<Principal>,
+    /// The feed that it stands for; then nothing else of it is used.
+    feed: Option<Arc<Feed>>,
     state: Mutex<State>,
 }
 
@@ -170,6 +173,7 @@ impl Session {
             readiness: AtomicU8::new(Readiness::Absent as u8),
             heard_at: AtomicU64::new(0),
             receives_as: ArcSwapOption::empty(),
+            feed: None,
             state: Mutex::new(State {
                 epoch: 0,
                 link: None,
@@ -194,6 +198,20 @@ impl Session {
             session.lock().outgoing.keep_record();
         }
         session
+    }
+
+    /// What stands for a feed in the subscription table and in the store.
+    pub(super) fn of_feed(number: u64, feed: Arc<Feed>) -> Session {
+        // Readers are asked for their rights, each for its own.
+        let mut session = Session::new(number, "".into(), Principal::nobody(), 0);
+        session.receives_as = ArcSwapOption::empty();
+        session.feed = Some(feed);
+        session
+    }
+
+    /// The feed that it stands for.
+    pub(super) fn feed(&self) -> Option<&Arc<Feed>> {
+        self.feed.as_ref()
     }
 
     /// Its number, which no other session of this store has or had.

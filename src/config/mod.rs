@@ -12,6 +12,7 @@ mod listen;
 mod problem;
 mod reader;
 mod sections;
+mod streams;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use sections::{
     Durability, HttpConfig, LimitsConfig, LogConfig, LogFormat, MqttConfig, QueueFull, StoreConfig,
     SysConfig,
 };
+pub use streams::StreamConfig;
 pub use template::{Template, Unfilled};
 
 use reader::Reader;
@@ -45,6 +47,7 @@ pub struct Config {
     pub log: LogConfig,
     pub sys: SysConfig,
     pub http: HttpConfig,
+    pub streams: Vec<StreamConfig>,
 }
 
 impl Default for Config {
@@ -133,6 +136,7 @@ impl Config {
             log: LogConfig::read(&mut reader),
             sys: SysConfig::read(&mut reader),
             http: HttpConfig::read(&mut reader),
+            streams: StreamConfig::read_all(&mut reader),
         };
         problems.extend(reader.finish());
         Problems::none_or(problems, config)

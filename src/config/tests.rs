@@ -488,3 +488,54 @@ fn what_is_hardly_meant_is_warned_about() {
         ],
     );
 }
+
+#[test]
+fn streams_are_read_with_defaults_and_all_their_problems_are_told() {
+    let config = Config::from_toml(
+        "[[stream]]\nname = \"orders\"\nfilters = [\"orders/#\", \"a\"]\nmax_age = \"2h\"\n\
+         [[stream]]\nname = \"all\"\nfilters = \"#\"\nqos0 = false\nmax_bytes = \"1MiB\"\nmax_messages = 7\n",
+    )
+    .expect("two good streams");
+    let [orders, all] = &config.streams[..] else {
+        panic!("{:?}", config.streams)
+    };
+    assert_eq!(orders.filters, ["a", "orders/#"]);
+    assert_eq!(
+        (orders.qos0, orders.max_age),
+        (true, Duration::from_secs(7200))
+    );
+    assert_eq!(
+        (orders.max_bytes, orders.max_messages),
+        (1 << 30, 1_000_000)
+    );
+    assert_eq!(
+        (all.qos0, all.max_bytes, all.max_messages),
+        (false, 1 << 20, 7)
+    );
+
+    for (text, expected) in [
+        ("name = \"a b\"\nfilters = \"x\"", "letters, digits"),
+        ("filters = \"x\"", "a stream without it"),
+        ("name = \"a\"", "a stream without it"),
+        ("name = \"a\"\nfilters = []", "an empty list"),
+        ("name = \"a\"\nfilters = \"a/#/b\"", "stream.filters"),
+        ("name = \"a\"\nfilters = \"$share/g/x\"", "cannot share"),
+        ("name = \"a\"\nfilters = \"$SYS/#\"", "under $"),
+        (
+            "name = \"a\"\nfilters = \"x\"\nmax_age = \"1ms\"",
+            "a duration from 1s",
+        ),
+        (
+            "name = \"a\"\nfilters = \"x\"\nmax_mesages = 1",
+            "max_messages",
+        ),
+        (
+            "name = \"a\"\nfilters = \"x\"\n[[stream]]\nname = \"a\"\nfilters = \"y\"",
+            "two streams",
+        ),
+    ] {
+        let problems = Config::from_toml(&format!("[[stream]]\n{text}\n")).expect_err(text);
+        let told = problems.to_string();
+        assert!(told.contains(expected), "{text}: {told}");
+    }
+}

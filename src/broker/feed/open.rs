@@ -1,0 +1,225 @@
+//! Where a reader begins.
+
+use std::sync::Arc;
+
+use super::reader::{Gap, Reader};
+use super::{Feed, Kind};
+use crate::access::Principal;
+use crate::broker::Broker;
+use crate::store::{Offset, Ticket};
+use tidings_protocol::topic::{self, Filter, TopicError};
+
+/// A place in the log, as a client knows it: it means nothing in the log of another epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    pub epoch: u64,
+    pub offset: Offset,
+}
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With what is published from now on.
+    Latest,
+    /// With the oldest that is there.
+    Earliest,
+    /// With the first after this.
+    After(Cursor),
+    /// With the first that was published at this time, in Unix milliseconds, or later.
+    Since(u64),
+}
+
+/// A reader, opened.
+pub struct OpenReader {
+    pub reader: Reader,
+    /// What is missing between where it wanted to begin and where it begins.
+    pub gap: Option<Gap>,
+    /// No cursor is to be given out before the store has this: it would mean nothing after a crash.
+    pub ticket: Ticket,
+}
+
+/// Why there is no reader.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReaderError {
+    #[error("no Topic Filter was given")]
+    NoFilter,
+    #[error("{filter:?} is not a Topic Filter: {error}")]
+    InvalidFilter { filter: String, error: TopicError },
+    #[error("{filter:?} is a Shared Subscription, which only a named session can have")]
+    SharedFilter { filter: String },
+    #[error("no right to subscribe to {filter:?}")]
+    NotAuthorized { filter: String },
+    #[error("there are too many different subscriptions already")]
+    TooMany,
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+impl Broker {
+    /// The epoch of the log, which is part of every [`Cursor`].
+    pub fn log_epoch(&self) -> u64 {
+        self.feeds.epoch
+    }
+
+    /// Opens a reader of what `filters` match. A stream that has all of them serves whoever wants
+    /// what was before; everybody else, and who finds no such stream, gets their window.
+    ///
+    /// May wait for the disk if it begins at a time.
+    ///
+    /// # Errors
+    /// When a filter is invalid or not allowed, and at the limit of windows.
+    pub fn open_reader(
+        &self,
+        principal: &Principal,
+        filters: &[&str],
+        start: Start,
+    ) -> Result<OpenReader, ReaderError> {
+        let mut sorted: Vec<&str> = filters.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        if sorted.is_empty() {
+            return Err(ReaderError::NoFilter);
+        }
+        for &filter in &sorted {
+            let parsed = Filter::parse(filter, &self.topic_limits());
+            let parsed = parsed.map_err(|error| ReaderError::InvalidFilter {
+                filter: filter.to_owned(),
+                error,
+            })?;
+            if parsed.share.is_some() {
+                let filter = filter.to_owned();
+                return Err(ReaderError::SharedFilter { filter });
+            }
+            if !principal.may_subscribe(filter) {
+                let filter = filter.to_owned();
+                return Err(ReaderError::NotAuthorized { filter });
+            }
+        }
+        if self.is_stopping() {
+            return Err(ReaderError::ShuttingDown);
+        }
+        if start != Start::Latest
+            && let Some(stream) = self.feeds.stream_of(&sorted)
+            && self.prefers_stream(&stream, &sorted, start)
+        {
+            let same = stream
+                .filters
+                .iter()
+                .map(|it| &**it)
+                .eq(sorted.iter().copied());
+            let narrowed = (!same).then(|| sorted.iter().map(|&it| it.into()).collect());
+            return Ok(self.begin(stream, narrowed, principal, start, Ticket::default()));
+        }
+        let (window, ticket) = self.window(&sorted)?;
+        Ok(self.begin(window, None, principal, start, ticket))
+    }
+
+    /// Whether a stream should serve a reader that a window could serve, too. One that leaves out
+    /// QoS 0 does so only where the window does not reach back far enough.
+    fn prefers_stream(&self, stream: &Feed, filters: &[&str], start: Start) -> bool {
+        if stream.qos0 {
+            return true;
+        }
+        let window = self.feeds.known_window(filters);
+        let reaches = |window: Arc<Feed>| {
+            let state = window.lock();
+            match start {
+                Start::After(cursor) => {
+                    cursor.epoch == self.feeds.epoch && cursor.offset >= state.sequence.floor()
+                }
+                Start::Since(at_ms) => at_ms >= state.complete_since,
+                Start::Earliest | Start::Latest => false,
+            }
+        };
+        !window.is_some_and(reaches)
+    }
+
+    fn begin(
+        &self,
+        feed: Arc<Feed>,
+        filters: Option<Box<[Arc<str>]>>,
+        principal: &Principal,
+        start: Start,
+        ticket: Ticket,
+    ) -> OpenReader {
+        // Before looking where: what comes meanwhile is behind that place.
+        let mut reader = Reader::new(Arc::clone(&feed), 0, Offset(0), filters, principal);
+        let since = match start {
+            Start::Since(at_ms) => Some(self.first_since(&feed, at_ms)),
+            _ => None,
+        };
+        let state = feed.lock();
+        let sequence = &state.sequence;
+        let (first, end) = sequence.range();
+        let oldest = sequence.place(first).map(|place| place.offset);
+        let gap = Gap { oldest, lost: None };
+        let (at, gap) = match start {
+            Start::Latest => (end, None),
+            Start::Earliest => (first, None),
+            Start::After(cursor) if cursor.epoch != self.feeds.epoch => (first, Some(gap)),
+            Start::After(cursor) if cursor.offset < sequence.floor() => (first, Some(gap)),
+            Start::After(cursor) => (sequence.after(cursor.offset), None),
+            Start::Since(at_ms) => {
+                let at = since.unwrap_or(first).max(first);
+                (at, (at_ms < state.complete_since).then_some(gap))
+            }
+        };
+        let cursor = match at.checked_sub(1).and_then(|before| sequence.place(before)) {
+            Some(place) => place.offset,
+            None => sequence.floor(),
+        };
+        drop(state);
+        let cursor = match start {
+            Start::After(after) if gap.is_none() => cursor.max(after.offset),
+            _ => cursor,
+        };
+        reader.start_at(at, cursor);
+        OpenReader {
+            reader,
+            gap,
+            ticket,
+        }
+    }
+
+    /// The index of the first message that was published at this time or later: by bisection, since
+    /// the times of messages from before a restart are known to the disk alone.
+    fn first_since(&self, feed: &Feed, at_ms: u64) -> u64 {
+        let (mut low, mut high) = feed.lock().sequence.range();
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.time_of(feed, middle) {
+                Some(time) if time >= at_ms => high = middle,
+                // What is gone was before.
+                Some(_) | None => low = middle + 1,
+            }
+        }
+        low
+    }
+
+    /// When the message at an index was published; none if it is gone.
+    pub(super) fn time_of(&self, feed: &Feed, index: u64) -> Option<u64> {
+        let place = *feed.lock().sequence.place(index)?;
+        if place.at_ms != 0 {
+            return Some(place.at_ms);
+        }
+        let read = self.store.read(&[place.offset]).pop()?;
+        match read {
+            Ok(stored) => {
+                let mut state = feed.lock();
+                let at_ms = stored.published_ms;
+                state.sequence.note_time(index, place.offset, at_ms);
+                Some(at_ms)
+            }
+            Err(error) => {
+                tracing::debug!(offset = %place.offset, %error, "a message cannot be read");
+                None
+            }
+        }
+    }
+}
+
+/// Whether a feed has everything that these filters match.
+pub(super) fn has_all(feed: &Feed, filters: &[&str]) -> bool {
+    let covered = |filter: &&str| feed.filters.iter().any(|it| topic::covers(it, filter));
+    matches!(feed.kind, Kind::Stream(_)) && filters.iter().all(covered)
+}
