@@ -1,13 +1,16 @@
 //! Access: who a client is, and what it may do.
 //!
-//! [`Access`] turns what a client says of itself (nothing, a password, or an enhanced
-//! authentication) into a [`Principal`], which the broker asks about each topic. The password
+//! [`Access`] turns what a client says of itself (nothing, a password, an enhanced authentication,
+//! or a token) into a [`Principal`], which the broker asks about each topic. The password
 //! file and the rules of `[access]` can be read again at any time: [`Access::reload`] replaces
 //! all of it or nothing, and [`Access::renew`] tells what that means for those already in.
-//! Connections, sessions and MQTT's reason codes are not known here.
+//! Connections, sessions, MQTT's reason codes and HTTP's status codes are not known here.
 //!
-//! Start with `rights` for what rules mean, with `users` for the password file.
+//! Start with `rights` for what rules mean, with `users` for the password file, with `token` for
+//! what is shown instead of a password; [`Tickets`] and `cookie` carry tokens where a browser
+//! cannot send them in a header.
 
+mod cookie;
 mod crypto;
 mod hashing;
 mod overlap;
@@ -16,16 +19,22 @@ mod rights;
 mod scram;
 #[cfg(test)]
 mod tests;
+mod tickets;
+mod token;
 mod users;
 mod verifier;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+pub use cookie::{COOKIE, clear_cookie, cookie_allowed, read_cookie, set_cookie};
 pub use principal::Principal;
+pub use tickets::{TICKET_LIFETIME_MS, Tickets, TicketsFull};
+pub use token::{IssueError, SigningKey, TOKEN_BYTES_MAX, TokenError};
 pub use users::{
     check_name as check_user_name, check_text as check_password_file,
     format_line as format_password_line, name_of as user_of_password_line,
@@ -54,6 +63,18 @@ pub enum AuthError {
     /// The authentication data is not what the method wants: a mistake in the client.
     #[error("malformed authentication data: {0}")]
     Malformed(&'static str),
+    /// A token was shown that is not good.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+/// Who was let in, and until when.
+#[derive(Clone, Debug)]
+pub struct Authenticated {
+    pub principal: Principal,
+    /// When the token that was shown expires, in milliseconds since the Unix epoch: what goes on
+    /// until then ends then. `None` for who proved it in another way.
+    pub expires_at_ms: Option<u64>,
 }
 
 /// An enhanced authentication under way.
@@ -92,6 +113,7 @@ pub struct Access(Arc<Shared>);
 struct Shared {
     /// Of this process alone: keys digests of known passwords and made-up salts.
     key: [u8; 32],
+    signing_key: ArcSwap<SigningKey>,
     state: ArcSwap<State>,
     generations: AtomicU64,
 }
@@ -104,16 +126,19 @@ struct State {
     users: Users,
     policy: Policy,
     hashing: Hashing,
+    token_expires_max: Duration,
 }
 
 impl Access {
-    /// Reads the password file that the configuration names.
+    /// Reads the password file that the configuration names. Tokens are signed with a key of this
+    /// object alone, until [`Access::sign_with`] gives it another.
     pub fn new(config: &Config) -> Result<Access, Problems> {
         let mut key = [0; 32];
         random(&mut key);
         let state = ArcSwap::from_pointee(State::read(&config.access, 0)?);
         Ok(Access(Arc::new(Shared {
             key,
+            signing_key: ArcSwap::from_pointee(SigningKey::generate()),
             state,
             generations: AtomicU64::new(1),
         })))
@@ -125,6 +150,58 @@ impl Access {
         let state = State::read(&config.access, generation)?;
         self.0.state.store(Arc::new(state));
         Ok(())
+    }
+
+    /// Signs tokens with this key from now on. Those that another one signed are not good any more.
+    pub fn sign_with(&self, key: SigningKey) {
+        self.0.signing_key.store(Arc::new(key));
+    }
+
+    /// A token for the user, whom the caller knows to be the one who asks, or to be meant by
+    /// somebody who may ask for anybody. It is good for `lifetime` from `now_ms` on (milliseconds
+    /// since the Unix epoch), in whole seconds.
+    ///
+    /// # Errors
+    /// When there is no such user, or the lifetime is less than a second or more than
+    /// `access.token_expires_max`.
+    pub fn issue(&self, user: &str, lifetime: Duration, now_ms: u64) -> Result<String, IssueError> {
+        let state = self.0.state.load();
+        if !state.has_users {
+            return Err(IssueError::NoUsers);
+        }
+        let found = state.users.get(user);
+        let user = found.ok_or_else(|| IssueError::UnknownUser(user.to_owned()))?;
+        let max = state.token_expires_max;
+        if lifetime < Duration::from_secs(1) || lifetime > max {
+            return Err(IssueError::BadLifetime { max });
+        }
+        let key = self.0.signing_key.load();
+        token::issue(&key, user, lifetime, now_ms).ok_or(IssueError::NameTooLong)
+    }
+
+    /// Lets in a client that shows a token. `now_ms` is in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`AuthError::Token`], which says what is wrong with it. Such a client is not an anonymous
+    /// one.
+    pub fn bearer(
+        &self,
+        client_id: &str,
+        token: &str,
+        now_ms: u64,
+    ) -> Result<Authenticated, AuthError> {
+        let key = self.0.signing_key.load();
+        let claims = token::verify(&key, token, now_ms)?;
+        let state = self.0.state.load();
+        let user = state.users.get(&claims.sub);
+        let user = user.ok_or(TokenError::UnknownUser)?;
+        if !claims.fits(&key, user) {
+            return Err(TokenError::CredentialsChanged.into());
+        }
+        Ok(Authenticated {
+            principal: state.principal(user, client_id)?,
+            expires_at_ms: Some(claims.expires_at_ms()),
+        })
     }
 
     /// Whether clients without a user name are let in.
@@ -197,10 +274,12 @@ impl Access {
         if principal.generation() == state.generation {
             return Ok(principal.clone());
         }
-        match principal.credentials() {
-            Some(user) => state.principal(user, principal.client_id()),
-            None => state.anonymous(principal.client_id()),
-        }
+        state.renew(principal, principal.client_id())
+    }
+
+    /// The same for another Client Identifier.
+    fn renew_as(&self, principal: &Principal, client_id: &str) -> Result<Principal, AuthError> {
+        self.0.state.load().renew(principal, client_id)
     }
 
     /// The principal that a session belongs to whose client is absent, as after a restart: the
@@ -264,7 +343,16 @@ impl State {
             users,
             policy: Policy::new(config),
             hashing: Hashing::new(config.hash_threads),
+            token_expires_max: config.token_expires_max,
         })
+    }
+
+    /// The rights of now for whom an earlier state let in.
+    fn renew(&self, principal: &Principal, client_id: &str) -> Result<Principal, AuthError> {
+        match principal.credentials() {
+            Some(user) => self.principal(user, client_id),
+            None => self.anonymous(client_id),
+        }
     }
 
     fn anonymous(&self, client_id: &str) -> Result<Principal, AuthError> {

@@ -66,6 +66,13 @@ impl User {
             .is_ok()
     }
 
+    /// What [`User::same_credentials`] compares besides the name, as the password file has it: the
+    /// hash, and the SCRAM verifier or nothing.
+    pub fn credentials(&self) -> (String, String) {
+        let scram = self.scram.as_ref().map(Verifier::to_string);
+        (self.hash.to_string(), scram.unwrap_or_default())
+    }
+
     /// Whether the password, not merely the user, is the same in both.
     pub fn same_credentials(&self, other: &User) -> bool {
         self.name == other.name && self.hash == other.hash && self.scram == other.scram

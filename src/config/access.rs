@@ -2,11 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::problem::{Origin, ProblemKind, nearest};
 use super::reader::{Reader, items};
 use super::template::Template;
 use super::value::{Located, Member, Value};
+
+/// Tokens count in seconds.
+const TOKEN_EXPIRES_LEAST: Duration = Duration::from_secs(1);
+/// Ten years.
+const TOKEN_EXPIRES_MOST: Duration = Duration::from_secs(3650 * 24 * 3600);
 
 /// `[access]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +22,10 @@ pub struct AccessConfig {
     pub password_file: Option<PathBuf>,
     /// How many passwords are verified at once.
     pub hash_threads: usize,
+    /// The longest that a token may be good for.
+    pub token_expires_max: Duration,
+    /// How many one-time tickets can wait to be used.
+    pub tickets_max: usize,
     pub rules: Vec<Rule>,
 }
 
@@ -68,6 +78,11 @@ impl AccessConfig {
             |text| (!text.contains('\0')).then(|| (!text.is_empty()).then(|| PathBuf::from(text))),
         );
         let hash_threads = r.integer("access.hash_threads", 1..=256);
+        let token_expires_max = r.duration(
+            "access.token_expires_max",
+            TOKEN_EXPIRES_LEAST..=TOKEN_EXPIRES_MOST,
+        );
+        let tickets_max = r.integer("access.tickets_max", 1..=10_000_000);
         let mut rules = Vec::new();
         for (at, members) in r.tables("access.rule") {
             let named_at = members
@@ -89,6 +104,8 @@ impl AccessConfig {
             allow_anonymous,
             password_file,
             hash_threads,
+            token_expires_max,
+            tickets_max,
             rules,
         }
     }

@@ -31,6 +31,7 @@ pub use sections::{
 };
 pub use streams::StreamConfig;
 pub use template::{Template, Unfilled};
+pub use units::{parse_duration, show_duration};
 
 use reader::Reader;
 

@@ -18,7 +18,7 @@ const SIZES: [(&str, u64); 4] = [
 ];
 
 /// A whole number and a unit (`ms`, `s`, `m`, `h`, `d`), such as `"10s"`.
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text);
     let (_, millis) = DURATIONS.iter().find(|(name, _)| *name == unit)?;
     parse_integer(number)?
@@ -61,7 +61,7 @@ fn split(text: &str) -> (&str, &str) {
 }
 
 /// The inverse of [`parse_duration`], in the largest unit that is exact.
-pub(crate) fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if millis == 0 {
         return "0s".to_owned();

@@ -582,7 +582,9 @@ const STORE_FAILED: Fault = Fault::new(
 /// What refusals of [`crate::access`] are in MQTT.
 pub fn auth_fault(error: AuthError) -> Fault {
     let (reason, clause) = match error {
-        AuthError::BadCredentials => (ReasonCode::BadUserNameOrPassword, "[MQTT-3.1.4-2]"),
+        AuthError::BadCredentials | AuthError::Token(_) => {
+            (ReasonCode::BadUserNameOrPassword, "[MQTT-3.1.4-2]")
+        }
         AuthError::NotAuthorized => (ReasonCode::NotAuthorized, "[MQTT-3.1.4-2]"),
         AuthError::Busy => (ReasonCode::ServerBusy, ""),
         AuthError::Malformed(_) => (ReasonCode::NotAuthorized, "[MQTT-4.12.0-4]"),
