@@ -10,6 +10,7 @@ pub mod config;
 pub mod edges;
 pub mod ops;
 mod server;
+pub mod signing_key;
 pub mod store;
 
 pub use server::{Addresses, Server, StartError};

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Task::Store(command) => cli::store::run(&command, &mut std::io::stdout()),
         Task::Backup(options) => cli::backup::run(&options, &mut std::io::stdout()),
         Task::Passwd(options) => cli::passwd::run(&options),
+        Task::Token(options) => cli::token::run(&options, &mut std::io::stdout()),
         Task::Publish(options) => talk(cli::publish::run(&options)),
         Task::Subscribe(options) => {
             let stop = tokio::signal::ctrl_c();

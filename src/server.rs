@@ -12,7 +12,8 @@ use crate::broker::feed::WindowConfig;
 use crate::broker::{Broker, Restored};
 use crate::config::{Config, Problems};
 use crate::edges::mqtt::{Admission, Edge, Listener};
-use crate::ops::control::Control;
+use crate::ops::control::{Control, Issue};
+use crate::signing_key;
 use crate::store::{self, Basis, Recovered, Report, Store, StoreError};
 
 /// How often deadlines are looked at: what a Keep Alive or a delay may come too late.
@@ -72,8 +73,9 @@ impl Server {
     pub async fn start(config: Config) -> Result<Server, StartError> {
         let access = Access::new(&config).map_err(StartError::Config)?;
         let (store, recovered) = open_store(&config).await?;
-        let control = Control::start(&config.store, &store);
-        let broker = restore(&config, &access, store, recovered).await;
+        access.sign_with(signing_key::kept_or_new(&*store, &recovered).await);
+        let broker = restore(&config, &access, Arc::clone(&store), recovered).await;
+        let control = Control::start(&config.store, &store, issue(&access, &broker));
         let mut bound = Vec::new();
         for address in &config.mqtt.listen {
             bound.push(
@@ -154,6 +156,18 @@ impl Server {
             Err(error) => tracing::error!(%error, "closing the store panicked"),
         }
     }
+}
+
+/// Issues tokens to those who may have one for anybody. By the broker's clock, which will judge
+/// them; it does not keep the broker alive.
+fn issue(access: &Access, broker: &Arc<Broker>) -> Issue {
+    let (access, broker) = (access.clone(), Arc::downgrade(broker));
+    Box::new(move |user, lifetime| match broker.upgrade() {
+        Some(broker) => access
+            .issue(user, lifetime, broker.clock.now().0)
+            .map_err(|error| error.to_string()),
+        None => Err("the broker is stopping".to_owned()),
+    })
 }
 
 /// Makes a broker that goes on with what the store kept, and has everything done that became due

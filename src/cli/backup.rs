@@ -1,17 +1,18 @@
 //! `tidings backup`: a copy of a store, made by the broker that runs on it, or by this program
 //! when none does.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::Args;
-use tidings::ops::control::{self, Answer, Request};
-use tidings::store::{StoreError, admin};
+use tidings::ops::control::Request;
+use tidings::store::admin;
 
 use super::ConfigOptions;
-use super::store::{Place, explain};
+use super::ask::{ask, connect, explain_unheard};
+use super::store::Place;
 
 /// The options of `tidings backup`.
 #[derive(Debug, Args)]
@@ -37,24 +38,9 @@ pub fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()> {
     // The broker's current directory is another one.
     let target = std::path::absolute(&options.target)
         .with_context(|| format!("{} is no path", options.target.display()))?;
-    match control::connect(&store.path) {
-        Ok(stream) => ask(stream, &target)?,
-        Err(error) if nobody_listens(&error) => {
-            admin::backup(&store, &target).map_err(|error| match error {
-                StoreError::Locked(path) => anyhow!(
-                    "{} is in use, and nobody answers there: by a broker that is starting or \
-                     stopping, or has no control socket (its log says why), or by another command; \
-                     try again in a moment",
-                    path.display()
-                ),
-                error => explain(error),
-            })?;
-        }
-        Err(error) => bail!(
-            "cannot talk to the broker that runs on {}: {error}; give the command as the user \
-             that runs the broker, or as root",
-            store.path.display()
-        ),
+    match connect(&store.path)? {
+        Some(stream) => ask_for_copy(stream, &target)?,
+        None => admin::backup(&store, &target).map_err(explain_unheard)?,
     }
     writeln!(
         out,
@@ -65,15 +51,8 @@ pub fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn nobody_listens(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory
-    )
-}
-
 /// Has the running broker make the copy, however long that takes.
-fn ask(mut stream: UnixStream, target: &Path) -> anyhow::Result<()> {
+fn ask_for_copy(stream: UnixStream, target: &Path) -> anyhow::Result<()> {
     let Some(text) = target.to_str() else {
         bail!(
             "{} is not UTF-8, and a running broker is asked in UTF-8; name another directory",
@@ -83,24 +62,14 @@ fn ask(mut stream: UnixStream, target: &Path) -> anyhow::Result<()> {
     let request = Request {
         command: "backup".to_owned(),
         target: Some(text.to_owned()),
+        ..Request::default()
     };
-    let mut line = serde_json::to_vec(&request)?;
-    line.push(b'\n');
-    let mut answer = String::new();
-    // Who is turned away is told so before it was heard: what is there is read in any case.
-    let sent = stream.write_all(&line);
-    BufReader::new(stream)
-        .read_line(&mut answer)
-        .and(sent)
-        .context("the connection to the broker was lost")?;
-    if answer.is_empty() {
+    let Some(answer) = ask(stream, &request)? else {
         bail!(
             "the broker ended the connection and gave no answer, as when it is stopped; \
              `tidings store check --path {text}` tells whether the copy is complete"
         );
-    }
-    let answer: Answer =
-        serde_json::from_str(&answer).context("what listens there is no broker of this kind")?;
+    };
     match answer.error {
         None if answer.ok => Ok(()),
         why => bail!(

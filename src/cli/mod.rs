@@ -3,6 +3,7 @@
 //! Each command is a module with a function that does the work and says what went wrong;
 //! `main` calls it and turns the outcome into an exit code.
 
+mod ask;
 pub mod backup;
 pub mod check;
 mod client;
@@ -13,6 +14,7 @@ pub mod subscribe;
 mod terminal;
 #[cfg(test)]
 mod tests;
+pub mod token;
 
 use std::path::{Path, PathBuf};
 
@@ -82,6 +84,13 @@ enum Command {
     /// against the verifier than against the hash: leave it out with --no-scram where no client
     /// needs it, and do not let the file be read by others.
     Passwd(passwd::Options),
+    /// Print a token for a user, for what cannot send a password with each request
+    ///
+    /// Whoever shows the token is that user until it expires, or until the user is gone or has
+    /// another password. A running broker is asked for it through the control socket in the
+    /// directory of its store; otherwise the key in the store is used. The command is given as the
+    /// user that runs the broker, or as root if it runs, and with the settings of the broker.
+    Token(token::Options),
     /// Publish a message to a broker, and wait until it is acknowledged
     Pub(publish::Options),
     /// Subscribe at a broker, and write the messages to standard output as they come
@@ -97,6 +106,7 @@ pub enum Task {
     Store(store::StoreCommand),
     Backup(backup::Options),
     Passwd(passwd::Options),
+    Token(token::Options),
     Publish(publish::Options),
     Subscribe(subscribe::Options),
 }
@@ -111,9 +121,10 @@ impl CommandLine {
             Some(Command::Check(after)) => Ok(Task::Check(before.and(after))),
             Some(Command::Store(command)) => Ok(Task::Store(command.after(before))),
             Some(Command::Backup(options)) => Ok(Task::Backup(options.after(before))),
+            Some(Command::Token(options)) => Ok(Task::Token(options.after(before))),
             Some(_) if before.config.is_some() || !before.set.is_empty() => {
-                let why =
-                    "--config and --set have a meaning for serve, check, store and backup only\n";
+                let why = "--config and --set have a meaning for serve, check, store, backup and \
+                           token only\n";
                 Err(clap::Error::raw(
                     clap::error::ErrorKind::ArgumentConflict,
                     why,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use clap::{Args, Subcommand};
-use tidings::config::Durability;
+use tidings::config::{Config, Durability};
 use tidings::store::admin::{self, Exported};
 use tidings::store::{Options, StoreError};
 
@@ -85,17 +85,28 @@ impl Place {
 
     /// How to open the store: as a broker with the same configuration would.
     pub fn options(&self) -> anyhow::Result<Options> {
-        let config = self.config.load()?.store;
-        let mut options = Options::from(&config);
-        match &self.path {
-            Some(path) => options.path.clone_from(path),
-            None => ensure!(
-                config.durability != Durability::Memory,
-                "store.durability is \"memory\": such a broker keeps nothing in files; --path \
-                 names the directory of a store that does"
-            ),
-        }
+        let (config, options) = self.load()?;
+        ensure!(
+            self.path.is_some() || config.store.durability != Durability::Memory,
+            "store.durability is \"memory\": such a broker keeps nothing in files; --path names \
+             the directory of a store that does"
+        );
         Ok(options)
+    }
+
+    /// The configuration, and how to open the store even if it would be one in memory.
+    pub fn load(&self) -> anyhow::Result<(Config, Options)> {
+        let config = self.config.load()?;
+        let mut options = Options::from(&config.store);
+        if let Some(path) = &self.path {
+            options.path.clone_from(path);
+        }
+        Ok((config, options))
+    }
+
+    /// Whether `--path` names the store.
+    pub fn is_named(&self) -> bool {
+        self.path.is_some()
     }
 }
 

@@ -58,6 +58,9 @@ fn what_has_no_meaning_is_refused() {
             "5000",
         ],
         &["passwd", "f", "u", "--scram-iterations", "1"],
+        &["token"],
+        &["token", "--user", "bob", "--expires", "1"],
+        &["token", "--user", "bob", "--expires", "1500ms"],
         &["start"],
     ] {
         assert!(task(arguments).is_err(), "{arguments:?}");

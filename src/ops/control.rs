@@ -1,4 +1,4 @@
-//! What the person who runs the broker can ask of it while it runs: today, a backup.
+//! What the person who runs the broker can ask of it while it runs: a backup, or a token for a user.
 //!
 //! The broker listens on a Unix socket `control` in the directory of its store, which nobody but
 //! its own user (and root) may connect to. A request is one JSON object on one line, and so is
@@ -7,8 +7,10 @@
 //! ```text
 //! {"command":"backup","target":"/var/backups/tidings"}
 //! {"ok":true}
+//! {"command":"token","user":"alice","expires_secs":3600}
+//! {"ok":true,"token":"eyJhbGciOi…"}
 //! {"command":"dance"}
-//! {"ok":false,"error":"unknown command \"dance\"; this broker knows \"backup\""}
+//! {"ok":false,"error":"unknown command \"dance\"; this broker knows \"backup\" and \"token\""}
 //! ```
 //!
 //! A broker that cannot have such a socket says so in its log and runs without it.
@@ -48,11 +50,17 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// What is wanted: `backup`.
+    /// What is wanted: `backup` or `token`.
     pub command: String,
-    /// Where to: an absolute path.
+    /// Where a backup goes: an absolute path.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub target: Option<String>,
+    /// For whom a token is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub user: Option<String>,
+    /// How long a token is good for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub expires_secs: Option<u64>,
 }
 
 /// The answer to a [`Request`].
@@ -63,22 +71,37 @@ pub struct Answer {
     /// Why not, and what to do about it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
+    /// The token that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub token: Option<String>,
 }
 
 impl Answer {
-    fn of(outcome: Result<(), String>) -> Answer {
+    fn done() -> Answer {
         Answer {
-            ok: outcome.is_ok(),
-            error: outcome.err(),
+            ok: true,
+            error: None,
+            token: None,
+        }
+    }
+
+    fn refused(why: String) -> Answer {
+        Answer {
+            ok: false,
+            error: Some(why),
+            token: None,
         }
     }
 
     fn line(&self) -> Vec<u8> {
-        let mut line = serde_json::to_vec(self).expect("a flag and a text can be written as JSON");
+        let mut line = serde_json::to_vec(self).expect("a flag and texts can be written as JSON");
         line.push(b'\n');
         line
     }
 }
+
+/// Issues a token for a user, good for so long; why not.
+pub type Issue = Box<dyn Fn(&str, Duration) -> Result<String, String> + Send + Sync>;
 
 /// Connects to the broker whose store is in `directory`.
 ///
@@ -122,7 +145,7 @@ pub struct Control {
 impl Control {
     /// Starts to listen, for a store that has files. The caller holds the lock on its directory,
     /// by having it open. Needs a tokio runtime.
-    pub fn start(config: &StoreConfig, store: &Arc<dyn Store>) -> Option<Control> {
+    pub fn start(config: &StoreConfig, store: &Arc<dyn Store>, issue: Issue) -> Option<Control> {
         if config.durability == Durability::Memory {
             return None;
         }
@@ -137,12 +160,13 @@ impl Control {
                     Arc::new(Served {
                         store: Arc::downgrade(store),
                         backup: Mutex::new(()),
+                        issue,
                     }),
                 )),
             }),
             Err(error) => {
                 let directory = config.path.display();
-                tracing::warn!(%directory, %error, "no control socket: a backup needs the broker stopped");
+                tracing::warn!(%directory, %error, "no control socket: a backup or a token needs the broker stopped");
                 None
             }
         }
@@ -179,6 +203,7 @@ struct Served {
     store: Weak<dyn Store>,
     /// Held by the one who has a backup made: it takes a thread, of which there are few.
     backup: Mutex<()>,
+    issue: Issue,
 }
 
 async fn run(listener: UnixListener, served: Arc<Served>) {
@@ -203,9 +228,9 @@ async fn run(listener: UnixListener, served: Arc<Served>) {
 
 /// Turns away one client too many. Nothing was written to it yet, so that there is room for this.
 fn refuse(stream: &UnixStream) {
-    let answer = Answer::of(Err(
+    let answer = Answer::refused(
         "too many connections to the control socket; try again in a moment".to_owned(),
-    ));
+    );
     let _ = stream.try_write(&answer.line());
 }
 
@@ -226,7 +251,7 @@ async fn serve(stream: UnixStream, served: Arc<Served>) {
                 (Err(why), false)
             }
         };
-        let line = Answer::of(answer).line();
+        let line = answer.unwrap_or_else(Answer::refused).line();
         let written = timeout(SILENCE_MAX, writer.write_all(&line)).await;
         if !goes_on || !matches!(written, Ok(Ok(()))) {
             return;
@@ -251,19 +276,34 @@ async fn read_line(reader: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<Ve
     }
 }
 
-async fn answer(line: &[u8], served: &Served) -> Result<(), String> {
+async fn answer(line: &[u8], served: &Served) -> Result<Answer, String> {
     let request: Request = serde_json::from_slice(line)
         .map_err(|error| format!("a request is one JSON object on one line: {error}"))?;
-    match (request.command.as_str(), request.target) {
-        ("backup", Some(target)) if Path::new(&target).is_absolute() => {
-            served.backup(target.into()).await
+    match request.command.as_str() {
+        "backup" => {
+            let target = request.target.map(PathBuf::from);
+            let target = target.ok_or("a backup needs a \"target\", an absolute path")?;
+            if !target.is_absolute() {
+                return Err(format!(
+                    "the target of a backup is an absolute path, and {target:?} is not"
+                ));
+            }
+            served.backup(target).await?;
+            Ok(Answer::done())
         }
-        ("backup", Some(target)) => Err(format!(
-            "the target of a backup is an absolute path, and {target:?} is not"
-        )),
-        ("backup", None) => Err("a backup needs a \"target\", an absolute path".to_owned()),
-        (other, _) => Err(format!(
-            "unknown command {other:?}; this broker knows \"backup\""
+        "token" => {
+            let (Some(user), Some(seconds)) = (request.user, request.expires_secs) else {
+                return Err("a token needs a \"user\" and \"expires_secs\"".to_owned());
+            };
+            let token = (served.issue)(&user, Duration::from_secs(seconds))?;
+            tracing::info!(user, seconds, "token issued");
+            Ok(Answer {
+                token: Some(token),
+                ..Answer::done()
+            })
+        }
+        other => Err(format!(
+            "unknown command {other:?}; this broker knows \"backup\" and \"token\""
         )),
     }
 }

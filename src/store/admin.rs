@@ -268,6 +268,15 @@ pub fn backup(options: &Options, target: &Path) -> Result<(), StoreError> {
     copied
 }
 
+/// What a broker that starts on the store would find in it.
+///
+/// # Errors
+/// Those of opening the store.
+pub fn recovered(options: &Options) -> Result<Recovered, StoreError> {
+    let _lock = lock_existing(&options.path)?;
+    finish(open_stopped(options)?)
+}
+
 fn remove_dir(path: &Path) -> Result<(), StoreError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -27,4 +27,5 @@ mod store_cli;
 mod store_messages;
 mod subscribe;
 mod sys;
+mod token;
 mod will;

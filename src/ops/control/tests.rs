@@ -6,12 +6,20 @@ use super::*;
 use crate::config::Config;
 use crate::store;
 
+/// Has tokens for one user only.
+fn issue() -> Issue {
+    Box::new(|user, lifetime| match user {
+        "bob" => Ok(format!("bob's for {lifetime:?}")),
+        _ => Err(format!("there is no user {user:?}")),
+    })
+}
+
 /// An open store in `directory`, with its socket.
 fn start(directory: &Path) -> (Arc<dyn Store>, Control) {
     let config = Config::from_toml(&format!("store.path = {directory:?}"));
     let config = config.unwrap_or_else(|problems| panic!("{problems}")).store;
     let (store, _) = store::open(&config).expect("it opens");
-    let control = Control::start(&config, &store).expect("it listens");
+    let control = Control::start(&config, &store, issue()).expect("it listens");
     (store, control)
 }
 
@@ -50,12 +58,33 @@ async fn what_is_no_request_is_answered_with_what_is_wrong() {
             "{\"command\":\"backup\",\"target\":\"x\"}\n",
             "an absolute path",
         ),
+        (
+            "{\"command\":\"token\",\"user\":\"bob\"}\n",
+            "needs a \\\"user\\\" and \\\"expires_secs\\\"",
+        ),
+        (
+            "{\"command\":\"token\",\"user\":\"eve\",\"expires_secs\":60}\n",
+            "there is no user \\\"eve\\\"",
+        ),
+        (
+            "{\"command\":\"token\",\"user\":\"bob\",\"expires_secs\":-1}\n",
+            "expected u64",
+        ),
         (&too_long, "at most 65536 bytes"),
     ] {
         let answer = ask(dir.path(), request);
         assert!(answer.starts_with("{\"ok\":false,"), "{answer}");
         assert!(answer.contains(expected), "{expected}: {answer}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_token_is_in_the_answer() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_store, _control) = start(dir.path());
+    let request = "{\"command\":\"token\",\"user\":\"bob\",\"expires_secs\":60}\n";
+    let answer = ask(dir.path(), request);
+    assert_eq!(answer, "{\"ok\":true,\"token\":\"bob's for 60s\"}\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -137,6 +166,7 @@ async fn who_asks_nothing_is_sent_away() {
     let served = Arc::new(Served {
         store: Weak::<store::MemoryStore>::new(),
         backup: Mutex::new(()),
+        issue: issue(),
     });
     // Time passes by itself when nothing else can happen.
     serve(theirs, served).await;
@@ -159,7 +189,7 @@ async fn a_store_in_memory_has_no_socket() {
     );
     let config = Config::from_toml(&text).unwrap_or_else(|problems| panic!("{problems}"));
     let (store, _) = store::open(&config.store).expect("it opens");
-    assert!(Control::start(&config.store, &store).is_none());
+    assert!(Control::start(&config.store, &store, issue()).is_none());
     assert_eq!(
         fs::read_dir(dir.path()).expect("it can be listed").count(),
         0

@@ -117,7 +117,7 @@ fn salted_password(password: &str, salt: &[u8], iterations: u32) -> [u8; 32] {
     result
 }
 
-fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
+pub fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(message);
     mac.finalize().into_bytes().into()
