@@ -1,6 +1,7 @@
 //! Looking after the store with the real binary: `tidings store check`, `compact`, `export` and
 //! `import`, and `tidings backup` of a broker that runs and of one that does not.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -293,6 +294,9 @@ async fn a_relative_target_is_the_callers() {
     let broker = stores.broker("a");
     stores.succeed(&["backup", "relative"], "a");
     assert!(stores.path("relative/log").is_dir());
+    // As private as the store itself.
+    let copy = std::fs::metadata(stores.path("relative")).expect("it was made");
+    assert_eq!(copy.permissions().mode() & 0o777, 0o700);
     stop(broker);
     stores.succeed(&["backup", "./relative-too"], "a");
     assert!(stores.path("relative-too/log").is_dir());
