@@ -125,8 +125,18 @@ async fn run(options: &ConfigOptions, config: Config) -> anyhow::Result<()> {
         .map(ToString::to_string)
         .collect();
     let mqtt = mqtt.join(",");
-    info!(%mqtt, pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "ready");
-    let status = format!("MQTT on {mqtt}");
+    let http: Vec<String> = server
+        .addresses()
+        .http
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let http = http.join(",");
+    info!(%mqtt, %http, pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "ready");
+    let status = match http.is_empty() {
+        true => format!("MQTT on {mqtt}"),
+        false => format!("MQTT on {mqtt}, HTTP on {http}"),
+    };
     systemd::ready(&status);
     if let Some(every) = systemd::watchdog_interval() {
         tokio::spawn(systemd::feed_watchdog(every));

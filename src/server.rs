@@ -11,7 +11,8 @@ use crate::access::Access;
 use crate::broker::feed::WindowConfig;
 use crate::broker::{Broker, Restored};
 use crate::config::{Config, Problems};
-use crate::edges::mqtt::{Admission, Edge, Listener};
+use crate::edges::http;
+use crate::edges::mqtt::{self, Admission, Edge, Listener};
 use crate::ops::control::{Control, Issue};
 use crate::signing_key;
 use crate::store::{self, Basis, Recovered, Report, Store, StoreError};
@@ -22,11 +23,6 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often feeds are looked at for what is too old, in milliseconds.
 const TRIM_EVERY: u64 = 1000;
 
-/// What windows of readers keep.
-const RESUME_WINDOW: Duration = Duration::from_secs(300);
-const RESUME_BYTES_MAX: u64 = 64 << 20;
-const WINDOWS_MAX: usize = 10_000;
-
 /// A running broker. Dropping it stops it at once; [`Server::shutdown`] tells the clients first.
 pub struct Server {
     config: Config,
@@ -35,6 +31,8 @@ pub struct Server {
     control: Option<Control>,
     edge: Arc<Edge>,
     listeners: JoinSet<()>,
+    /// They end by themselves when the broker stops, once their connections have.
+    http_listeners: JoinSet<()>,
     ticking: JoinHandle<()>,
 }
 
@@ -43,6 +41,8 @@ pub struct Server {
 pub struct Addresses {
     /// MQTT over TCP, in the order of `mqtt.listen`.
     pub mqtt: Vec<SocketAddr>,
+    /// HTTP, in the order of `http.listen`.
+    pub http: Vec<SocketAddr>,
 }
 
 /// Why a broker could not be started.
@@ -85,8 +85,17 @@ impl Server {
                 })?,
             );
         }
+        let mut bound_http = Vec::new();
+        for address in &config.http.listen {
+            let listener = http::Listener::bind(address);
+            bound_http.push(listener.map_err(|source| StartError::Listen {
+                address: address.to_string(),
+                source,
+            })?);
+        }
         let addresses = Addresses {
             mqtt: bound.iter().map(Listener::address).collect(),
+            http: bound_http.iter().map(http::Listener::address).collect(),
         };
         let edge = Arc::new(Edge {
             broker: Arc::clone(&broker),
@@ -100,6 +109,11 @@ impl Server {
         for listener in bound {
             listeners.spawn(listener.run(Arc::clone(&edge)));
         }
+        let http_edge = http_edge(&config, &edge, &addresses);
+        let mut http_listeners = JoinSet::new();
+        for listener in bound_http {
+            http_listeners.spawn(listener.run(Arc::clone(&http_edge)));
+        }
         let ticking = tokio::spawn(tick(broker, config.sys.interval));
         Ok(Server {
             config,
@@ -107,6 +121,7 @@ impl Server {
             control,
             edge,
             listeners,
+            http_listeners,
             ticking,
         })
     }
@@ -137,6 +152,7 @@ impl Server {
             while self.edge.broker.stats.clients_connected.get() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
+            while self.http_listeners.join_next().await.is_some() {}
         };
         let deadline = self.config.mqtt.shutdown_deadline;
         if tokio::time::timeout(deadline, gone).await.is_err() {
@@ -147,6 +163,7 @@ impl Server {
             );
         }
         self.listeners.shutdown().await;
+        self.http_listeners.shutdown().await;
         self.ticking.abort();
         let broker = Arc::clone(&self.edge.broker);
         let closed = tokio::task::spawn_blocking(move || broker.store().close()).await;
@@ -170,6 +187,25 @@ fn issue(access: &Access, broker: &Arc<Broker>) -> Issue {
     })
 }
 
+/// The HTTP edge, which hands the streams of its WebSockets to the MQTT edge.
+fn http_edge(config: &Config, mqtt: &Arc<Edge>, addresses: &Addresses) -> Arc<http::Edge> {
+    let edge = Arc::clone(mqtt);
+    let serve_mqtt: http::ServeMqtt = Box::new(move |stream, peer| {
+        let edge = Arc::clone(&edge);
+        Box::pin(async move {
+            mqtt::serve_stream(edge, stream, peer).await;
+        })
+    });
+    Arc::new(http::Edge::new(
+        Arc::clone(&mqtt.broker),
+        mqtt.access.clone(),
+        config.access.tickets_max,
+        config.http.clone(),
+        addresses.mqtt.first().map(SocketAddr::port),
+        serve_mqtt,
+    ))
+}
+
 /// Makes a broker that goes on with what the store kept, and has everything done that became due
 /// while it was down. Subscriptions are in place before anybody can connect.
 async fn restore(
@@ -182,9 +218,9 @@ async fn restore(
     let access = access.clone();
     let streams = config.streams.clone();
     let windows = WindowConfig {
-        age: RESUME_WINDOW,
-        bytes_max: RESUME_BYTES_MAX,
-        count_max: WINDOWS_MAX,
+        age: config.http.resume_window,
+        bytes_max: config.http.resume_bytes_max,
+        count_max: config.http.windows_max,
     };
     let restoring = tokio::task::spawn_blocking(move || {
         log_report(&recovered.report);

@@ -1,14 +1,18 @@
-//! MQTT packets and topic grammar: bytes in, values out.
+//! Packets, events and the grammar of topics: bytes in, values out.
 //!
-//! This crate owns two things:
+//! This crate owns what the broker says and understands on its wires:
 //!
 //! - [`mqtt`]: every packet of MQTT 3.1, 3.1.1 and 5.0, decoded into views that borrow from the
 //!   read buffer, and encoded into a `Vec<u8>` that the caller reuses;
-//! - [`topic`]: the grammar of Topic Names and Topic Filters, and what matches what.
+//! - [`topic`]: the grammar of Topic Names and Topic Filters, and what matches what;
+//! - [`sse`]: event streams for browsers, cursors, and where a client asks to begin;
+//! - [`json`]: JSON strings, and the envelope in which a message travels;
+//! - [`time`]: points in time and durations as text.
 //!
 //! It has no I/O, no clock, no tasks and no state: whatever depends on which packet came before
 //! (a second CONNECT, a Packet Identifier in use, an alias that was never set) or on the direction
-//! (a client that sends CONNACK) is the broker's to judge. Start reading at [`mqtt::decode`].
+//! (a client that sends CONNACK) is the broker's to judge and what time it is now is a
+//! parameter. Start reading at [`mqtt::decode`].
 //!
 //! # Why not a crate from the registry
 //!
@@ -25,5 +29,8 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod json;
 pub mod mqtt;
+pub mod sse;
+pub mod time;
 pub mod topic;

@@ -32,6 +32,11 @@ impl Outbox {
         self.segment_bytes + self.tail.len() - self.written
     }
 
+    /// How many shared segments there are before the tail.
+    pub fn segments(&self) -> usize {
+        self.segments.len()
+    }
+
     /// The place to encode small frames into: bytes are only ever added at its end.
     pub fn tail(&mut self) -> &mut Vec<u8> {
         &mut self.tail

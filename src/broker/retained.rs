@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use tidings_protocol::mqtt::QoS;
 use tidings_protocol::topic;
 
+use super::Broker;
 use super::clock::Millis;
 use super::message::Message;
 use super::topics::Terms;
@@ -195,6 +196,33 @@ impl Retained {
         false
     }
 
+    /// Messages that match `filter`, by topic, at most `count` after the topic `after`; and where to
+    /// go on, unless that was all. There may be fewer although there are more.
+    pub fn list(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        count: usize,
+    ) -> (Vec<Arc<Message>>, Option<Topic>) {
+        let prefix = literal_prefix(filter);
+        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let table = self.table.read();
+        let mut found = Vec::new();
+        let range = table.messages.range::<str, _>((from, Bound::Unbounded));
+        for (looked, (topic, message)) in range.enumerate() {
+            if !topic.starts_with(prefix) {
+                break;
+            }
+            if topic::matches(filter, topic) {
+                found.push(Arc::clone(message));
+            }
+            if found.len() == count || looked + 1 == LOOK_MAX {
+                return (found, Some(Arc::clone(topic)));
+            }
+        }
+        (found, None)
+    }
+
     /// Finds messages whose Message Expiry Interval has run out, looking at no more than `count`
     /// topics after `after`. Answers where to go on, or nothing at the end.
     pub fn find_expired(
@@ -216,6 +244,32 @@ impl Retained {
             last = Some(Arc::clone(topic));
         }
         last
+    }
+}
+
+impl Broker {
+    /// The Retained Message of a topic.
+    pub fn retained(&self, topic: &str) -> Option<Arc<Message>> {
+        let message = self.retained.get(topic)?;
+        (!message.is_expired(self.clock.now())).then_some(message)
+    }
+
+    /// Retained Messages that match a Topic Filter, by topic: see [`Retained::list`].
+    pub fn retained_list(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        count: usize,
+    ) -> (Vec<Arc<Message>>, Option<Arc<str>>) {
+        let (mut found, next) = self.retained.list(filter, after, count);
+        let now = self.clock.now();
+        found.retain(|message| !message.is_expired(now));
+        (found, next)
+    }
+
+    /// How many Retained Messages there are.
+    pub fn retained_count(&self) -> usize {
+        self.retained.count()
     }
 }
 

@@ -8,6 +8,7 @@
 //! is not done here: the password file is read by [`crate::access`].
 
 mod access;
+mod http;
 mod listen;
 mod problem;
 mod reader;
@@ -23,11 +24,11 @@ use std::ffi::OsString;
 use std::path::Path;
 
 pub use access::{AccessConfig, Action, Effect, Rule, Subject};
+pub use http::HttpConfig;
 pub use listen::ListenAddress;
 pub use problem::{Origin, Problem, ProblemKind, Problems};
 pub use sections::{
-    Durability, HttpConfig, LimitsConfig, LogConfig, LogFormat, MqttConfig, QueueFull, StoreConfig,
-    SysConfig,
+    Durability, LimitsConfig, LogConfig, LogFormat, MqttConfig, QueueFull, StoreConfig, SysConfig,
 };
 pub use streams::StreamConfig;
 pub use template::{Template, Unfilled};
@@ -129,6 +130,7 @@ impl Config {
             reader.set(argument);
         }
         let access = AccessConfig::read(&mut reader);
+        let http = HttpConfig::read(&mut reader, &access);
         let config = Config {
             mqtt: MqttConfig::read(&mut reader, &access),
             limits: LimitsConfig::read(&mut reader),
@@ -136,7 +138,7 @@ impl Config {
             access,
             log: LogConfig::read(&mut reader),
             sys: SysConfig::read(&mut reader),
-            http: HttpConfig::read(&mut reader),
+            http,
             streams: StreamConfig::read_all(&mut reader),
         };
         problems.extend(reader.finish());
@@ -151,10 +153,6 @@ impl Config {
     /// What is allowed but hardly meant. To be logged once at start, and shown by `check`.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if !self.http.listen.is_empty() {
-            warnings
-                .push("http.listen is set, but this version has no HTTP listener yet".to_owned());
-        }
         self.access.warnings(&mut warnings);
         warnings
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::access::AccessConfig;
 use super::listen::ListenAddress;
+use super::problem::Origin;
 use super::reader::Reader;
 
 const MS: Duration = Duration::from_millis(1);
@@ -96,25 +97,37 @@ impl MqttConfig {
 fn read_listen(r: &mut Reader, access: &AccessConfig) -> Vec<ListenAddress> {
     let expected =
         "\"host:port\", such as \"127.0.0.1:1883\" or \"[::1]:1883\", or an array of them";
-    let open_to_all = access.password_file.is_none() && !access.allow_anonymous;
     let mut listen: Vec<ListenAddress> = Vec::new();
     for (address, at) in r.list("mqtt.listen", expected, |text| {
         text.parse::<ListenAddress>().ok()
     }) {
-        if open_to_all && !address.is_loopback() {
-            let why = format!(
-                "{address} can be reached from other machines, and there are no users: \
-                 name them with access.password_file (`tidings passwd` writes one), \
-                 or let everyone in with access.allow_anonymous = true"
-            );
-            r.conflict(at.clone(), "mqtt.listen", why);
-        }
-        if address.port() != 0 && listen.contains(&address) {
-            r.conflict(at, "mqtt.listen", format!("{address} is listed twice"));
-        }
+        may_listen(r, access, "mqtt.listen", &address, at, &listen);
         listen.push(address);
     }
     listen
+}
+
+/// Notes what is wrong with listening on `address`, where `others` are listened on.
+pub(super) fn may_listen(
+    r: &mut Reader,
+    access: &AccessConfig,
+    key: &str,
+    address: &ListenAddress,
+    at: Origin,
+    others: &[ListenAddress],
+) {
+    let open_to_all = access.password_file.is_none() && !access.allow_anonymous;
+    if open_to_all && !address.is_loopback() {
+        let why = format!(
+            "{address} can be reached from other machines, and there are no users: \
+             name them with access.password_file (`tidings passwd` writes one), \
+             or let everyone in with access.allow_anonymous = true"
+        );
+        r.conflict(at.clone(), key, why);
+    }
+    if address.port() != 0 && others.contains(address) {
+        r.conflict(at, key, format!("{address} is listed twice"));
+    }
 }
 
 /// `NonZeroU16` of the integers that a range has checked.
@@ -281,29 +294,6 @@ impl SysConfig {
     pub(super) fn read(r: &mut Reader) -> Self {
         SysConfig {
             interval: r.duration_or_off("sys.interval", 100 * MS..=DAY),
-        }
-    }
-}
-
-/// `[http]`: reserved for the HTTP listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpConfig {
-    /// What was written; nothing listens there yet.
-    pub listen: Vec<ListenAddress>,
-}
-
-impl HttpConfig {
-    pub(super) fn read(r: &mut Reader) -> Self {
-        let expected = "\"host:port\", such as \"127.0.0.1:8080\", or \"\"";
-        let listen = r.list("http.listen", expected, |text| match text {
-            "" => Some(None),
-            _ => text.parse().ok().map(Some),
-        });
-        HttpConfig {
-            listen: listen
-                .into_iter()
-                .filter_map(|(address, _)| address)
-                .collect(),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The edges: bytes and sockets on one side, the broker's one interface on the other.
-//!
-//! Each edge translates its protocol to that interface and back, and decides nothing about
-//! delivery. Edges never import each other.
+//! The edges: each speaks one protocol to its clients and the broker's one interface to the core.
+//! They do not know each other; what they share is how to bind an address.
 
+pub mod http;
+pub mod listen;
 pub mod mqtt;

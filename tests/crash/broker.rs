@@ -26,6 +26,7 @@ impl Setup {
     pub fn new(data: &Path) -> Setup {
         let settings = [
             "mqtt.listen=127.0.0.1:0",
+            "http.listen=",
             "sys.interval=0s",
             "store.segment_bytes=64KiB",
             "store.checkpoint_bytes=48KiB",

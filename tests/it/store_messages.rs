@@ -25,7 +25,12 @@ fn expect_one_line(finished: &Finished, words: &[&str]) {
 fn serve(stores: &Stores, name: &str) -> Finished {
     let setting = format!("store.path={}", stores.path(name).display());
     let listen = "mqtt.listen=127.0.0.1:0";
-    run(&scratch(), &["--set", listen, "--set", &setting], &[])
+    let no_http = "http.listen=";
+    run(
+        &scratch(),
+        &["--set", listen, "--set", no_http, "--set", &setting],
+        &[],
+    )
 }
 
 /// Everything but a backup needs the broker stopped.
@@ -202,7 +207,14 @@ async fn missing_rights() {
         let setting = format!("store.path={}", stores.path(name).display());
         run_unprivileged(
             &scratch,
-            &["--set", "mqtt.listen=127.0.0.1:0", "--set", &setting],
+            &[
+                "--set",
+                "mqtt.listen=127.0.0.1:0",
+                "--set",
+                "http.listen=",
+                "--set",
+                &setting,
+            ],
         )
     };
     let words = [

@@ -41,7 +41,10 @@ impl Place {
     fn broker(&self) -> ProcessBroker {
         let (config, store) = (self.path("broker.toml"), self.store());
         let address = "mqtt.listen=127.0.0.1:0";
-        let arguments = ["--config", &config, "--set", &store, "--set", address];
+        let no_http = "http.listen=";
+        let arguments = [
+            "--config", &config, "--set", &store, "--set", address, "--set", no_http,
+        ];
         ProcessBroker::start_raw(scratch(), &arguments, &[])
     }
 

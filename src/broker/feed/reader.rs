@@ -106,6 +106,11 @@ impl Reader {
         self.filters.as_deref().unwrap_or(&self.feed.filters)
     }
 
+    /// Whether it reads all that its feed has, as every reader of the same filters does.
+    pub fn is_whole(&self) -> bool {
+        self.filters.is_none()
+    }
+
     /// Everything up to this offset was read, or was not for it.
     pub fn cursor(&self) -> Offset {
         self.cursor

@@ -7,15 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::{Edge, connection};
 use crate::config::ListenAddress;
-
-/// Connections that the operating system may hold ready for us: a storm of them is not refused.
-const BACKLOG: i32 = 4096;
+use crate::edges::listen;
 
 /// Counts connections against their limits.
 #[derive(Default)]
@@ -79,31 +77,7 @@ pub struct Listener {
 impl Listener {
     /// Binds an address.
     pub fn bind(wanted: &ListenAddress) -> io::Result<Listener> {
-        let mut last = None;
-        for address in wanted.resolve()? {
-            match Listener::bind_one(address) {
-                Ok(listener) => return Ok(listener),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable)))
-    }
-
-    fn bind_one(address: SocketAddr) -> io::Result<Listener> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        // A broker that was restarted must not wait for old connections to be forgotten.
-        socket.set_reuse_address(true)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        let listener = TcpListener::from_std(socket.into())?;
+        let listener = listen::bind(wanted)?;
         let address = listener.local_addr()?;
         Ok(Listener { listener, address })
     }
@@ -120,7 +94,7 @@ impl Listener {
         loop {
             let (stream, peer) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
-                Err(error) if is_momentary(&error) => continue,
+                Err(error) if listen::is_momentary(&error) => continue,
                 Err(error) => {
                     // Out of file descriptors or memory: only time helps.
                     tracing::error!(%error, "no connection can be accepted");
@@ -149,6 +123,21 @@ impl Listener {
     }
 }
 
+/// Serves a connection over another stream of bytes, such as a WebSocket; false if there are too
+/// many already.
+pub async fn serve_stream<S>(edge: Arc<Edge>, stream: S, peer: SocketAddr) -> bool
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let Some((pending, _place)) = edge.admit(peer.ip()) else {
+        edge.broker.stats.connections_refused.add(1);
+        tracing::debug!(address = %peer, "connection refused: too many");
+        return false;
+    };
+    connection::serve(stream, peer.to_string(), edge, pending).await;
+    true
+}
+
 fn count_panic(edge: &Edge, ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
@@ -156,14 +145,4 @@ fn count_panic(edge: &Edge, ended: Result<(), tokio::task::JoinError>) {
         edge.broker.stats.connections_panicked.add(1);
         tracing::error!(%error, "a connection panicked: this is a defect, please report it");
     }
-}
-
-/// Whether this failure concerns only the connection that was to be accepted.
-fn is_momentary(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-    )
 }

@@ -34,6 +34,7 @@ export class Broker {
     broker.directory = await mkdtemp(join(tmpdir(), 'tidings-'))
     const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith('TIDINGS_')))
     env.TIDINGS_MQTT_LISTEN = '127.0.0.1:0'
+    env.TIDINGS_HTTP_LISTEN = '127.0.0.1:0'
     env.TIDINGS_STORE_PATH = join(broker.directory, 'data')
     broker.process = spawn(binary, [], { cwd: broker.directory, env, stdio: ['ignore', 'ignore', 'pipe'] })
     broker.exited = once(broker.process, 'exit')

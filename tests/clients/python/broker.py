@@ -36,6 +36,7 @@ class Broker:
         binary = os.environ.get("TIDINGS_BIN", REPOSITORY / "target" / "debug" / "tidings")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDINGS_")}
         environment["TIDINGS_MQTT_LISTEN"] = "127.0.0.1:0"
+        environment["TIDINGS_HTTP_LISTEN"] = "127.0.0.1:0"
         environment["TIDINGS_STORE_PATH"] = os.path.join(self._directory.name, "data")
         self._process = subprocess.Popen(
             [binary],

@@ -107,6 +107,7 @@ fn configuration(directory: &TempDir, settings: &str) -> Config {
         .file("the scenario's settings", settings.replace("{dir}", path))
         .set([
             "mqtt.listen=127.0.0.1:0".to_owned(),
+            "http.listen=127.0.0.1:0".to_owned(),
             format!("store.path={path}/data"),
         ]);
     Config::load(&sources).unwrap_or_else(|problems| panic!("{problems}"))

@@ -225,7 +225,12 @@ fn spawn(
 impl ProcessBroker {
     /// On port 0 of the loopback interface, anybody may connect, with these further `--set` values.
     pub fn start(settings: &[&str]) -> ProcessBroker {
-        let mut arguments = vec!["--set", "mqtt.listen=127.0.0.1:0"];
+        let mut arguments = vec![
+            "--set",
+            "mqtt.listen=127.0.0.1:0",
+            "--set",
+            "http.listen=127.0.0.1:0",
+        ];
         for setting in settings {
             arguments.extend(["--set", setting]);
         }

@@ -1,0 +1,81 @@
+//! `[http]`: the listener for browsers and services.
+
+use std::time::Duration;
+
+use super::access::AccessConfig;
+use super::listen::ListenAddress;
+use super::reader::Reader;
+use super::sections::may_listen;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// `[http]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Empty: there is no HTTP listener.
+    pub listen: Vec<ListenAddress>,
+    pub connections_max: usize,
+    pub header_timeout: Duration,
+    pub body_max: usize,
+    pub body_timeout: Duration,
+    /// Origins of other sites whose pages may use this server, as browsers name them.
+    pub cors_origins: Vec<String>,
+    pub heartbeat: Duration,
+    pub streams_max: usize,
+    pub resume_window: Duration,
+    pub resume_bytes_max: u64,
+    pub windows_max: usize,
+}
+
+impl HttpConfig {
+    pub(super) fn read(r: &mut Reader, access: &AccessConfig) -> Self {
+        let expected = "\"host:port\", such as \"127.0.0.1:8080\", or \"\"";
+        let mut listen: Vec<ListenAddress> = Vec::new();
+        let addresses = r.list("http.listen", expected, |text| match text {
+            "" => Some(None),
+            _ => text.parse::<ListenAddress>().ok().map(Some),
+        });
+        for (address, at) in addresses {
+            let Some(address) = address else { continue };
+            may_listen(r, access, "http.listen", &address, at, &listen);
+            listen.push(address);
+        }
+        let expected = "origins such as \"https://app.example.com\", or \"\"";
+        let origins = r.list("http.cors_origins", expected, |text| match text {
+            "" => Some(None),
+            _ => is_origin(text).then(|| Some(text.to_owned())),
+        });
+        HttpConfig {
+            listen,
+            connections_max: r.integer("http.connections_max", 1..=10_000_000),
+            header_timeout: r.duration("http.header_timeout", Duration::from_millis(1)..=HOUR),
+            body_max: r.size("http.body_max", 1..=268_435_455),
+            body_timeout: r.duration("http.body_timeout", Duration::from_millis(1)..=HOUR),
+            cors_origins: origins
+                .into_iter()
+                .filter_map(|(origin, _)| origin)
+                .collect(),
+            heartbeat: r.duration("http.heartbeat", Duration::from_millis(10)..=HOUR),
+            streams_max: r.integer("http.streams_max", 1..=10_000_000),
+            resume_window: r.duration(
+                "http.resume_window",
+                Duration::from_secs(1)..=24 * 30 * HOUR,
+            ),
+            resume_bytes_max: r.size("http.resume_bytes_max", 1024..=1 << 40),
+            windows_max: r.integer("http.windows_max", 1..=10_000_000),
+        }
+    }
+}
+
+/// `scheme://host` or `scheme://host:port`, as it stands in an Origin header (RFC 6454 §6.1).
+fn is_origin(text: &str) -> bool {
+    let host = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|host| {
+        let allowed = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]".contains(&byte)
+        };
+        !host.is_empty() && host.bytes().all(allowed)
+    })
+}

@@ -1,0 +1,132 @@
+//! Who is asking: a password, a token, a cookie, a one-time ticket, or nobody.
+//!
+//! What is shown must be right: wrong credentials never turn into an anonymous client.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hyper::Uri;
+use hyper::header::{AUTHORIZATION, COOKIE, HOST, HeaderMap, HeaderName, ORIGIN};
+use hyper::http::request::Parts;
+
+use super::Edge;
+use super::problem::Problem;
+use crate::access::{Authenticated, cookie_allowed, read_cookie};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// The host that the request is for, HTTP/2's `:authority` included.
+fn host<'r>(headers: &'r HeaderMap, uri: &'r Uri) -> Option<&'r str> {
+    text(headers, &HOST).or_else(|| uri.authority().map(|it| it.as_str()))
+}
+
+/// Whether a page of this origin may open a WebSocket: its own server's, and those configured.
+/// Who sends no Origin is no browser, to which alone it means something.
+pub(super) fn origin_allowed(edge: &Edge, headers: &HeaderMap, uri: &Uri) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else {
+        return true;
+    };
+    let Ok(origin) = origin.to_str() else {
+        return false;
+    };
+    let own = |host: &str| {
+        let rest = origin
+            .strip_prefix("http://")
+            .or_else(|| origin.strip_prefix("https://"));
+        rest.is_some_and(|rest| rest.eq_ignore_ascii_case(host))
+    };
+    host(headers, uri).is_some_and(own) || edge.config.cors_origins.iter().any(|it| it == origin)
+}
+
+/// Lets the sender of a request in. `client_id` is the name of the session that it wants, if any,
+/// and `ticket` what stood in the query.
+pub(super) async fn authenticate(
+    edge: &Edge,
+    parts: &Parts,
+    client_id: &str,
+    ticket: Option<&str>,
+) -> Result<Authenticated, Problem> {
+    let now = edge.broker.clock.now().0;
+    if let Some(ticket) = ticket {
+        let redeemed = edge.tickets.redeem(client_id, ticket, now);
+        return redeemed.ok_or_else(|| {
+            Problem::unauthorized(
+                "the ticket is unknown, expired or used: get another by POST /v1/tickets",
+            )
+        });
+    }
+    let mut given = parts.headers.get_all(AUTHORIZATION).iter();
+    if let Some(authorization) = given.next() {
+        if given.next().is_some() {
+            return Err(Problem::unauthorized("there are two Authorization headers"));
+        }
+        let authorization = authorization.to_str().unwrap_or_default();
+        return by_header(edge, authorization, client_id, now).await;
+    }
+    let cookies = parts.headers.get_all(COOKIE).iter().map(|it| it.as_bytes());
+    if let Some(token) = read_cookie(cookies) {
+        let allowed = cookie_allowed(
+            parts.method.as_str(),
+            text(&parts.headers, &ORIGIN),
+            host(&parts.headers, &parts.uri),
+            text(&parts.headers, &SEC_FETCH_SITE),
+            &edge.config.cors_origins,
+        );
+        if !allowed {
+            return Err(Problem::forbidden(
+                "a page of another site may not do this with your cookie: send Authorization instead",
+            ));
+        }
+        return Ok(edge.access.bearer(client_id, token, now)?);
+    }
+    match edge.access.anonymous(client_id) {
+        Ok(principal) => Ok(Authenticated {
+            principal,
+            expires_at_ms: None,
+        }),
+        Err(_) => Err(Problem::unauthorized(
+            "this server wants to know who is asking: send Authorization, Basic with user and password or Bearer with a token",
+        )),
+    }
+}
+
+async fn by_header(
+    edge: &Edge,
+    authorization: &str,
+    client_id: &str,
+    now: u64,
+) -> Result<Authenticated, Problem> {
+    let (scheme, rest) = authorization.split_once(' ').unwrap_or((authorization, ""));
+    let rest = rest.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(edge.access.bearer(client_id, rest, now)?);
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(Problem::unauthorized("the schemes are Basic and Bearer"));
+    }
+    let malformed = || Problem::unauthorized("Basic wants user:password in base64 (RFC 7617)");
+    let decoded = STANDARD.decode(rest).map_err(|_| malformed())?;
+    let at = decoded
+        .iter()
+        .position(|&byte| byte == b':')
+        .ok_or_else(malformed)?;
+    let user = std::str::from_utf8(&decoded[..at]).map_err(|_| malformed())?;
+    by_password(edge, client_id, user, &decoded[at + 1..]).await
+}
+
+/// Lets in who knows a password.
+pub(super) async fn by_password(
+    edge: &Edge,
+    client_id: &str,
+    user: &str,
+    password: &[u8],
+) -> Result<Authenticated, Problem> {
+    let principal = edge.access.password(client_id, user, password).await?;
+    Ok(Authenticated {
+        principal,
+        expires_at_ms: None,
+    })
+}

@@ -1,0 +1,309 @@
+//! `GET /v1/events` and `GET /v1/messages`: what matches, as a stream or poll by poll.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Frame;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
+use serde_json::json;
+use tidings_protocol::sse::{CONTENT_TYPE as EVENT_STREAM, Since};
+use tidings_protocol::time::parse_duration;
+
+use super::event_stream::{EventStream, StreamOptions};
+use super::problem::Problem;
+use super::pull::{Pull, Pulled};
+use super::query::{Query, invalid};
+use super::render::{Format, cursor, envelope};
+use super::respond::{self, Body};
+use super::{Edge, StreamPlace};
+use crate::access::{Authenticated, Principal};
+use crate::broker::Message;
+use crate::broker::feed::{Cursor, Event, OpenReader, Start};
+use crate::store::{Offset, until_durable};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Retained Messages that a stream can begin with.
+const RETAINED_MAX: usize = 100_000;
+
+/// The longest long poll: proxies take a longer silence for dead.
+const WAIT_MAX: Duration = Duration::from_secs(55);
+const WAIT_DEFAULT: Duration = Duration::from_secs(30);
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+const POLL_BYTES: usize = 1024 * 1024;
+
+/// Clients of a server that stops come back within this time, not all at once.
+const RETRY: Duration = Duration::from_millis(1000);
+const RETRY_SPREAD_MS: u64 = 2000;
+
+/// Where a client asks to begin: a value of `since`.
+pub(super) fn start_of(edge: &Edge, since: &str) -> Result<Start, Problem> {
+    let now = edge.broker.clock.now().0;
+    match since.parse::<Since>() {
+        Ok(Since::Cursor(at)) => Ok(Start::After(Cursor {
+            epoch: at.epoch,
+            offset: Offset(at.offset),
+        })),
+        Ok(Since::Time(at_ms)) => Ok(Start::Since(at_ms)),
+        Ok(Since::Ago(ago)) => Ok(Start::Since(now.saturating_sub(ago.as_millis() as u64))),
+        Ok(Since::Earliest) => Ok(Start::Earliest),
+        Ok(Since::Latest) => Ok(Start::Latest),
+        Err(error) => Err(Problem::bad_request(
+            "invalid-cursor",
+            "Not a place to begin at",
+            format!("{since:?}: {error}"),
+        )),
+    }
+}
+
+/// Opens a reader, on a thread that may wait for the disk, and waits until its cursor holds.
+pub(super) async fn open(
+    edge: &Arc<Edge>,
+    principal: &Principal,
+    filters: &[&str],
+    start: Start,
+) -> Result<OpenReader, Problem> {
+    let (broker, principal) = (Arc::clone(&edge.broker), principal.clone());
+    let filters: Vec<String> = filters.iter().map(|&it| it.to_owned()).collect();
+    let opening = tokio::task::spawn_blocking(move || {
+        let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+        broker.open_reader(&principal, &filters, start)
+    });
+    let opened = match opening.await {
+        Ok(opened) => opened?,
+        Err(error) => return Err(Problem::unavailable(error.to_string())),
+    };
+    until_durable(edge.broker.store(), opened.ticket).await?;
+    Ok(opened)
+}
+
+/// The Retained Messages that match, each once.
+pub(super) fn retained(edge: &Edge, filters: &[&str]) -> Vec<Arc<Message>> {
+    let mut all: Vec<Arc<Message>> = Vec::new();
+    for filter in filters {
+        let mut after: Option<Arc<str>> = None;
+        loop {
+            let (found, next) = edge.broker.retained_list(filter, after.as_deref(), 1000);
+            all.extend(found);
+            after = next;
+            if after.is_none() || all.len() >= RETAINED_MAX {
+                break;
+            }
+        }
+    }
+    if filters.len() > 1 {
+        all.sort_by(|a, b| a.topic().cmp(b.topic()));
+        all.dedup_by(|a, b| a.topic() == b.topic());
+    }
+    all.truncate(RETAINED_MAX);
+    all
+}
+
+/// `GET /v1/events`.
+pub(super) async fn stream(
+    edge: &Arc<Edge>,
+    who: &Authenticated,
+    parts: &Parts,
+) -> Result<Response<Body>, Problem> {
+    const KNOWN: [&str; 9] = [
+        "topic",
+        "since",
+        "last_event_id",
+        "lastEventId",
+        "lastEventID",
+        "format",
+        "event",
+        "retained",
+        "ticket",
+    ];
+    let query = Query::parse(parts.uri.query(), &KNOWN)?;
+    let filters = query.filters("topic")?;
+    let header = parts
+        .headers
+        .get(LAST_EVENT_ID)
+        .and_then(|it| it.to_str().ok());
+    let resumed = header
+        .or_else(|| query.get("last_event_id"))
+        .or_else(|| query.get("lastEventId"))
+        .or_else(|| query.get("lastEventID"))
+        .filter(|id| !id.is_empty());
+    let start = match resumed.or_else(|| query.get("since")) {
+        Some(since) => start_of(edge, since)?,
+        None => Start::Latest,
+    };
+    let format = match query.get("format") {
+        None | Some("json") => Format::Json,
+        Some("raw") => Format::Raw,
+        Some(other) => return Err(invalid("format", other, "json or raw")),
+    };
+    let named = match query.get("event") {
+        None => false,
+        Some("topic") => true,
+        Some(other) => return Err(invalid("event", other, "topic, or not given")),
+    };
+    let place = edge
+        .place()
+        .ok_or_else(|| Problem::unavailable("there are http.streams_max streams already"))?;
+    let opened = open(edge, &who.principal, &filters, start).await?;
+    // After the reader is there: what is set meanwhile comes twice rather than never.
+    let retained = match query.flag("retained")? {
+        true => retained(edge, &filters),
+        false => Vec::new(),
+    };
+    let options = StreamOptions {
+        format,
+        named,
+        heartbeat: edge.config.heartbeat,
+        expires_at: who.expires_at_ms,
+        retry: RETRY + Duration::from_millis(opened.reader.cursor().0 * 7919 % RETRY_SPREAD_MS),
+    };
+    let stream = EventStream::new(
+        Arc::clone(&edge.broker),
+        edge.access.clone(),
+        opened,
+        who.principal.clone(),
+        retained,
+        options,
+    );
+    let body = Streaming {
+        stream: Some(stream),
+        buffer: Vec::new(),
+        _place: place,
+    };
+    let mut response = Response::new(body.boxed_unsync());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
+    headers.insert(
+        CACHE_CONTROL,
+        HeaderValue::from_static("no-store, no-transform"),
+    );
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
+    Ok(response)
+}
+
+/// A body that goes on until the stream ends.
+struct Streaming {
+    stream: Option<EventStream>,
+    buffer: Vec<u8>,
+    _place: StreamPlace,
+}
+
+impl hyper::body::Body for Streaming {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        let Some(stream) = &mut this.stream else {
+            return Poll::Ready(None);
+        };
+        match stream.poll(cx, &mut this.buffer) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(end) => {
+                if end.is_some() {
+                    this.stream = None;
+                }
+                let bytes = Bytes::from(std::mem::take(&mut this.buffer));
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+        }
+    }
+}
+
+/// `GET /v1/messages`: waits until there is something, and answers with the cursor to go on from.
+pub(super) async fn poll(
+    edge: &Arc<Edge>,
+    who: &Authenticated,
+    parts: &Parts,
+) -> Result<Response<Body>, Problem> {
+    let query = Query::parse(
+        parts.uri.query(),
+        &["topic", "since", "wait", "limit", "ticket"],
+    )?;
+    let filters = query.filters("topic")?;
+    let start = match query.get("since") {
+        Some(since) => start_of(edge, since)?,
+        None => Start::Latest,
+    };
+    let wait = query.parsed("wait", "a duration such as 30s, at most 55s", |it| {
+        parse_duration(it).ok().filter(|wait| *wait <= WAIT_MAX)
+    })?;
+    let expected = format!("a number from 1 to {LIMIT_MAX}");
+    let limit = query.parsed("limit", &expected, |it| {
+        it.parse()
+            .ok()
+            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+    })?;
+    let limit = limit.unwrap_or(LIMIT_DEFAULT);
+    let epoch = edge.broker.log_epoch();
+    let place = edge
+        .place()
+        .ok_or_else(|| Problem::unavailable("there are http.streams_max streams already"))?;
+    let OpenReader { reader, gap, .. } = open(edge, &who.principal, &filters, start).await?;
+    if let (Some(gap), Start::After(_)) = (&gap, start) {
+        let oldest = gap.oldest.map(|oldest| cursor(epoch, oldest).to_string());
+        return Err(Problem::new(
+            StatusCode::GONE,
+            "cursor-too-old",
+            "Messages after this cursor are not there any more",
+            "some are lost to you; go on with since=earliest for what is left, or since=latest",
+        )
+        .with(json!({"oldest": oldest})));
+    }
+    let mut cursor_at = reader.cursor();
+    let mut pull = Pull::new(Arc::clone(&edge.broker), reader);
+    let mut events: Vec<Arc<Event>> = Vec::new();
+    let pulling = async {
+        while events.is_empty() {
+            match poll_fn(|cx| pull.poll(cx, POLL_BYTES, &mut events)).await {
+                Pulled::Events | Pulled::Gap(_) => {}
+                Pulled::Failed => {
+                    return Err(Problem::unavailable("the store has failed: see /readyz"));
+                }
+            }
+            if let Some(reader) = pull.reader() {
+                cursor_at = reader.cursor();
+            }
+        }
+        Ok(())
+    };
+    if let Ok(Err(problem)) = tokio::time::timeout(wait.unwrap_or(WAIT_DEFAULT), pulling).await {
+        return Err(problem);
+    }
+    drop(place);
+    if events.len() > limit {
+        events.truncate(limit);
+        cursor_at = events.last().map_or(cursor_at, |last| last.offset);
+    }
+    let mut body = b"{\"messages\":[".to_vec();
+    for (index, event) in events.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(&envelope(epoch, event));
+    }
+    body.extend_from_slice(b"],\"cursor\":\"");
+    body.extend_from_slice(cursor(epoch, cursor_at).to_string().as_bytes());
+    body.push(b'"');
+    if let Some(gap) = &gap {
+        body.extend_from_slice(b",\"gap\":");
+        super::render::write_gap(epoch, gap, &mut body);
+    }
+    body.push(b'}');
+    Ok(respond::with(StatusCode::OK, "application/json", body))
+}

@@ -1,0 +1,197 @@
+//! `GET /metrics`: figures in the text format of Prometheus. No label has a value that a client
+//! chooses.
+
+use std::fmt::Write;
+
+use hyper::{Response, StatusCode};
+
+use super::Edge;
+use super::respond::{self, Body};
+use crate::broker::stats::DROPS;
+use crate::store::Health;
+
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+struct Figures(String);
+
+impl Figures {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            self.0,
+            "# HELP tidings_{name} {help}\n# TYPE tidings_{name} {kind}\n"
+        );
+    }
+
+    fn value(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "tidings_{name}{labels} {value}");
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, "counter", help);
+        self.value(name, "", value);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
+        self.head(name, "gauge", help);
+        self.value(name, "", value);
+    }
+}
+
+/// All figures.
+pub(super) fn show(edge: &Edge) -> Response<Body> {
+    let broker = &edge.broker;
+    let stats = &broker.stats;
+    let store = broker.store().stats();
+    let mut out = Figures(String::new());
+    out.head("build_info", "gauge", "The version that runs.");
+    let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
+    out.value("build_info", &version, 1);
+    let uptime = broker.clock.now().since(broker.clock.started_at()) / 1000;
+    out.gauge("uptime_seconds", "Time since the start.", uptime);
+    out.head("connections", "gauge", "Connections at this moment.");
+    out.value(
+        "connections",
+        "{edge=\"mqtt\"}",
+        stats.clients_connected.get(),
+    );
+    out.value("connections", "{edge=\"http\"}", edge.connections());
+    let streams = edge.streams.load(std::sync::atomic::Ordering::Relaxed);
+    out.gauge(
+        "http_streams",
+        "Event streams, long polls and WebSockets.",
+        streams,
+    );
+    out.counter(
+        "connections_accepted_total",
+        "MQTT connections since the start.",
+        stats.connections_total.get(),
+    );
+    out.counter(
+        "connections_refused_total",
+        "Connections refused.",
+        stats.connections_refused.get(),
+    );
+    out.counter(
+        "connections_panicked_total",
+        "Connections ended by a defect.",
+        stats.connections_panicked.get(),
+    );
+    out.gauge(
+        "sessions",
+        "Sessions, connected or not.",
+        broker.session_count(),
+    );
+    out.counter(
+        "messages_received_total",
+        "Messages published.",
+        stats.publish_received.get(),
+    );
+    out.counter(
+        "messages_sent_total",
+        "Messages delivered.",
+        stats.publish_sent.get(),
+    );
+    out.head(
+        "messages_dropped_total",
+        "counter",
+        "Messages not delivered or not accepted, by reason.",
+    );
+    for (reason, name) in DROPS {
+        let label = format!("{{reason=\"{name}\"}}");
+        out.value("messages_dropped_total", &label, stats.dropped_for(reason));
+    }
+    out.counter(
+        "received_bytes_total",
+        "Bytes received from MQTT clients.",
+        stats.bytes_received.get(),
+    );
+    out.counter(
+        "sent_bytes_total",
+        "Bytes sent to MQTT clients.",
+        stats.bytes_sent.get(),
+    );
+    out.gauge(
+        "queued_bytes",
+        "Bytes of messages in all queues.",
+        stats.queued_bytes.get(),
+    );
+    out.gauge(
+        "queued_memory_bytes",
+        "Bytes of memory that they take.",
+        stats.held_bytes.get(),
+    );
+    out.gauge(
+        "retained_messages",
+        "Retained messages.",
+        broker.retained_count(),
+    );
+    let feeds = broker.feeds();
+    let (streams, windows): (Vec<_>, Vec<_>) = feeds.iter().partition(|feed| feed.stream.is_some());
+    out.head("stream_messages", "gauge", "Messages that a stream keeps.");
+    for stream in &streams {
+        let name = stream.stream.as_deref().unwrap_or_default();
+        out.value(
+            "stream_messages",
+            &format!("{{stream=\"{name}\"}}"),
+            stream.messages,
+        );
+    }
+    out.head(
+        "stream_bytes",
+        "gauge",
+        "Bytes of the messages that a stream keeps.",
+    );
+    for stream in &streams {
+        let name = stream.stream.as_deref().unwrap_or_default();
+        out.value(
+            "stream_bytes",
+            &format!("{{stream=\"{name}\"}}"),
+            stream.bytes,
+        );
+    }
+    out.gauge(
+        "windows",
+        "Sets of filters that are kept for readers that come back.",
+        windows.len(),
+    );
+    let healthy = u8::from(matches!(broker.store().health(), Health::Well));
+    out.gauge(
+        "store_healthy",
+        "1 while the store takes everything.",
+        healthy,
+    );
+    out.gauge(
+        "store_waiting_bytes",
+        "Bytes that wait for the disk.",
+        store.waiting_bytes,
+    );
+    out.counter(
+        "store_commits_total",
+        "Groups written and flushed together.",
+        store.commits,
+    );
+    out.counter(
+        "store_messages_total",
+        "Messages committed.",
+        store.messages,
+    );
+    let longest = store.commit_micros_max as f64 / 1e6;
+    out.gauge(
+        "store_commit_seconds_max",
+        "The longest commit since the last look.",
+        longest,
+    );
+    out.gauge(
+        "store_log_bytes",
+        "Bytes of the log on the disk.",
+        store.log_bytes,
+    );
+    out.counter(
+        "store_written_bytes_total",
+        "Bytes written to the log.",
+        store.log_bytes_written,
+    );
+    out.counter("store_checkpoints_total", "Checkpoints.", store.checkpoints);
+    respond::with(StatusCode::OK, CONTENT_TYPE, out.0)
+}

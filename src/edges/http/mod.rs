@@ -1,0 +1,108 @@
+//! The HTTP edge: publishing, Retained Messages, Server-Sent Events, long polls, JSON WebSockets,
+//! MQTT over WebSocket, health and figures, and a page to try it all.
+//!
+//! [`listener`] accepts, [`router`] finds who answers, [`auth`] who is asking. A stream is a
+//! [`pull`] of a feed, written by [`event_stream`] or [`ws`]. What messages are for subscribers is
+//! the broker's business; how a message looks is in [`render`] and [`envelope`].
+
+mod auth;
+mod envelope;
+mod event_stream;
+mod events;
+mod health;
+mod listener;
+mod metrics;
+mod mqtt_ws;
+mod named;
+mod page;
+mod problem;
+mod publish;
+mod pull;
+mod query;
+mod render;
+mod respond;
+mod retained;
+mod router;
+mod ws;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use listener::Listener;
+
+use crate::access::{Access, Tickets};
+use crate::broker::Broker;
+use crate::config::HttpConfig;
+use page::Page;
+
+/// A stream of bytes in both directions.
+pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for S {}
+
+/// Serves MQTT over a stream of bytes: whoever starts the edges puts the MQTT edge here.
+pub type ServeMqtt = Box<
+    dyn Fn(Box<dyn ByteStream>, SocketAddr) -> Pin<Box<dyn Future<Output = ()> + Send>>
+        + Send
+        + Sync,
+>;
+
+/// What all connections of this edge share.
+pub struct Edge {
+    broker: Arc<Broker>,
+    access: Access,
+    tickets: Tickets,
+    config: HttpConfig,
+    serve_mqtt: ServeMqtt,
+    page: Page,
+    connections: AtomicUsize,
+    streams: AtomicUsize,
+}
+
+/// A place among the streams.
+struct StreamPlace(Arc<Edge>);
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Edge {
+    /// An edge of this broker, which takes MQTT clients at `mqtt_port` too, if it does.
+    pub fn new(
+        broker: Arc<Broker>,
+        access: Access,
+        tickets_max: usize,
+        config: HttpConfig,
+        mqtt_port: Option<u16>,
+        serve_mqtt: ServeMqtt,
+    ) -> Edge {
+        Edge {
+            broker,
+            tickets: Tickets::new(access.clone(), tickets_max),
+            access,
+            config,
+            serve_mqtt,
+            page: Page::new(mqtt_port),
+            connections: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
+        }
+    }
+
+    /// Connections at this moment.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// A place for one more stream, while there is one.
+    fn place(self: &Arc<Edge>) -> Option<StreamPlace> {
+        let before = self.streams.fetch_add(1, Ordering::Relaxed);
+        let place = StreamPlace(Arc::clone(self));
+        (before < self.config.streams_max).then_some(place)
+    }
+}

@@ -1,0 +1,157 @@
+//! MQTT over WebSocket (MQTT 5 §6): another stream of bytes under the MQTT edge.
+//!
+//! Packets are not aligned to frames [MQTT-6.0.0-2]; a frame that is not binary closes the
+//! connection [MQTT-6.0.0-1].
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use futures_util::{Sink, Stream};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::Edge;
+use super::problem::Problem;
+use super::query::Query;
+use super::respond::Body;
+use super::ws::{Handshake, Socket, handshake};
+
+/// Both names are in use [MQTT-6.0.0-3]; the second is that of MQTT 3.1.
+const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+
+/// `GET /mqtt`.
+pub(super) fn upgrade(
+    edge: &Arc<Edge>,
+    peer: SocketAddr,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
+    Query::parse(request.uri().query(), &[])?;
+    let handshake = handshake(edge, &mut request, &SUBPROTOCOLS)?;
+    if handshake.subprotocol.is_none() {
+        return Err(Problem::bad_request(
+            "no-subprotocol",
+            "No subprotocol that is known",
+            "offer mqtt: new WebSocket(url, \"mqtt\")",
+        ));
+    }
+    let place = edge
+        .place()
+        .ok_or_else(|| Problem::unavailable("there are http.streams_max streams already"))?;
+    let edge = Arc::clone(edge);
+    tokio::spawn(async move {
+        let _place = place;
+        let message_max = edge.broker.mqtt().max_packet_size;
+        if let Some(socket) = Handshake::socket(handshake.upgrade, message_max).await {
+            let stream = Frames {
+                socket,
+                read: Bytes::new(),
+            };
+            (edge.serve_mqtt)(Box::new(stream), peer).await;
+        }
+    });
+    Ok(handshake.response)
+}
+
+/// Binary frames as a stream of bytes.
+struct Frames {
+    socket: Socket,
+    /// What of the last frame was not read yet.
+    read: Bytes,
+}
+
+fn broken(error: Error) -> io::Error {
+    io::Error::other(error)
+}
+
+impl AsyncRead for Frames {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // What a full socket kept back before: nobody else would come by to send it.
+        if let Poll::Ready(Err(error)) = Pin::new(&mut self.socket).poll_flush(cx) {
+            return Poll::Ready(Err(broken(error)));
+        }
+        while self.read.is_empty() {
+            match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
+                Some(Ok(Message::Binary(bytes))) => self.read = bytes,
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Ok(Message::Text(_))) => {
+                    return Poll::Ready(Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "a text frame in MQTT over WebSocket [MQTT-6.0.0-1]",
+                    )));
+                }
+                Some(Ok(Message::Close(_))) | None => return Poll::Ready(Ok(())),
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+            }
+        }
+        let count = self.read.len().min(buffer.remaining());
+        buffer.put_slice(&self.read[..count]);
+        self.read.advance(count);
+        if self.read.is_empty() {
+            // An empty slice would keep the frame's memory.
+            self.read = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Frames {
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: Bytes) -> Poll<io::Result<usize>> {
+        ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(broken)?;
+        let count = bytes.len();
+        let sent = Pin::new(&mut self.socket).start_send(Message::Binary(bytes));
+        sent.map_err(broken)?;
+        // What cannot leave now leaves with the next write: `poll_ready` waits for that.
+        if let Poll::Ready(Err(error)) = Pin::new(&mut self.socket).poll_flush(cx) {
+            return Poll::Ready(Err(broken(error)));
+        }
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl AsyncWrite for Frames {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, Bytes::copy_from_slice(buffer))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        // One frame for all of them.
+        let bytes: Vec<u8> = slices
+            .iter()
+            .flat_map(|slice| slice.iter().copied())
+            .collect();
+        self.poll_send(cx, Bytes::from(bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx).map_err(broken)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match ready!(Pin::new(&mut self.socket).poll_close(cx)) {
+            Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(broken(error))),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! How events look to clients: one JSON envelope for every edge, and around it what the transport
+//! wants. What all readers see alike is made once and shared.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidings_protocol::json::{self, Envelope};
+use tidings_protocol::sse::{self, EventName};
+use tidings_protocol::time::Rfc3339;
+
+use crate::broker::Message;
+use crate::broker::feed::{Event, Gap};
+use crate::store::Offset;
+
+/// Forms that are cached in an event.
+const FORM_ENVELOPE: usize = 0;
+const FORM_SSE_JSON: usize = 1;
+const FORM_SSE_RAW: usize = 2;
+const FORM_PUSH: usize = 3;
+
+/// The event name of a payload that is not text, in a stream of texts.
+pub(super) const BINARY_EVENT: &str = "base64";
+
+/// What the data of a server-sent event is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Format {
+    /// The envelope.
+    #[default]
+    Json,
+    /// The payload, where it is text; otherwise an event named [`BINARY_EVENT`].
+    Raw,
+}
+
+/// The cursor of an offset.
+pub(super) fn cursor(epoch: u64, offset: Offset) -> sse::Cursor {
+    sse::Cursor {
+        epoch,
+        offset: offset.0,
+    }
+}
+
+/// Writes a message as its envelope. `id` is left out for one that is not in a feed.
+pub(super) fn write_envelope(
+    message: &Message,
+    retain: bool,
+    id: Option<&str>,
+    at_ms: Option<u64>,
+    out: &mut Vec<u8>,
+) {
+    let time = at_ms.map(Rfc3339::from_unix_ms);
+    Envelope {
+        topic: message.topic(),
+        payload: message.payload(),
+        qos: message.qos,
+        retain,
+        properties: message.properties(),
+        id,
+        time: time.as_ref().map(Rfc3339::as_str),
+    }
+    .write(out);
+}
+
+/// The envelope of an event.
+pub(super) fn envelope(epoch: u64, event: &Event) -> Bytes {
+    let render = |event: &Event| {
+        let mut out = Vec::new();
+        let id = cursor(epoch, event.offset).to_text();
+        let message = &event.message;
+        write_envelope(
+            message,
+            message.retain,
+            Some(id.as_str()),
+            Some(event.at_ms),
+            &mut out,
+        );
+        Bytes::from(out)
+    };
+    event.rendering(FORM_ENVELOPE, render).clone()
+}
+
+/// What a WebSocket pushes for an event, made by `wrap` from the envelope. `shared` says whether all
+/// readers of the feed want the same.
+pub(super) fn push(
+    epoch: u64,
+    event: &Event,
+    shared: bool,
+    wrap: impl FnOnce(&[u8]) -> Vec<u8>,
+) -> Bytes {
+    let render = |event: &Event| Bytes::from(wrap(&envelope(epoch, event)));
+    match shared {
+        true => event.rendering(FORM_PUSH, render).clone(),
+        false => render(event),
+    }
+}
+
+/// Appends an event to an event stream. `named` gives it the name of its topic.
+pub(super) fn write_sse(
+    epoch: u64,
+    event: &Arc<Event>,
+    format: Format,
+    named: bool,
+    out: &mut Vec<u8>,
+) {
+    if named {
+        // Names with control characters would break the stream; such an event has none.
+        let name = EventName::new(event.message.topic()).ok();
+        return write_sse_named(epoch, event, format, name, out);
+    }
+    let form = match format {
+        Format::Json => FORM_SSE_JSON,
+        Format::Raw => FORM_SSE_RAW,
+    };
+    let rendered = event.rendering(form, |event| {
+        let mut out = Vec::new();
+        write_sse_named(epoch, event, format, None, &mut out);
+        Bytes::from(out)
+    });
+    out.extend_from_slice(rendered);
+}
+
+fn write_sse_named(
+    epoch: u64,
+    event: &Event,
+    format: Format,
+    name: Option<EventName<'_>>,
+    out: &mut Vec<u8>,
+) {
+    let id = cursor(epoch, event.offset).to_text();
+    write_message(
+        &event.message,
+        format,
+        name,
+        Some((id, event.at_ms)),
+        event.message.retain,
+        out,
+    );
+}
+
+/// Appends a message as an event; `place` is its id and its time, if it has them.
+pub(super) fn write_message(
+    message: &Message,
+    format: Format,
+    name: Option<EventName<'_>>,
+    place: Option<(sse::CursorText, u64)>,
+    retain: bool,
+    out: &mut Vec<u8>,
+) {
+    let id = place.as_ref().map(|(id, _)| id.as_id());
+    match (format, std::str::from_utf8(message.payload())) {
+        (Format::Json, _) => sse::write_event_with(name, id, out, |out| {
+            let at_ms = place.as_ref().map(|(_, at_ms)| *at_ms);
+            write_envelope(message, retain, id.map(|it| it.as_str()), at_ms, out);
+        }),
+        (Format::Raw, Ok(data)) => sse::Event { name, id, data }.write(out),
+        (Format::Raw, Err(_)) => {
+            let name = EventName::new(BINARY_EVENT).ok();
+            sse::write_event_with(name, id, out, |out| {
+                json::write_base64(message.payload(), out);
+            });
+        }
+    }
+}
+
+/// Appends what is told of a gap, as JSON: `{"oldest":"7.12","lost":3}`, each if it is known.
+pub(super) fn write_gap(epoch: u64, gap: &Gap, out: &mut Vec<u8>) {
+    out.push(b'{');
+    if let Some(oldest) = gap.oldest {
+        out.extend_from_slice(b"\"oldest\":");
+        json::write_string(cursor(epoch, oldest).to_text().as_str(), out);
+    }
+    if let Some(lost) = gap.lost {
+        if gap.oldest.is_some() {
+            out.push(b',');
+        }
+        out.extend_from_slice(b"\"lost\":");
+        out.extend_from_slice(lost.to_string().as_bytes());
+    }
+    out.push(b'}');
+}

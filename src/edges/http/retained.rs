@@ -1,0 +1,223 @@
+//! Retained Messages: of one topic, or of all that match a filter.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
+use serde_json::json;
+use serde_json::value::RawValue;
+use tidings_protocol::mqtt::QoS;
+use tidings_protocol::topic::Filter;
+
+use super::Edge;
+use super::envelope::{Outgoing, Properties};
+use super::problem::Problem;
+use super::publish::publish;
+use super::query::{Query, invalid, topic_of};
+use super::render::write_envelope;
+use super::respond::{self, Body};
+use crate::access::Principal;
+use crate::broker::Message;
+use crate::store::until_durable;
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+
+fn is_readable(principal: &Principal, topic: &str) -> Result<(), Problem> {
+    // As for a subscription to this very topic.
+    match principal.may_subscribe(topic) && principal.may_receive(topic) {
+        true => Ok(()),
+        false => Err(Problem::forbidden(format!("no right to read {topic:?}"))),
+    }
+}
+
+/// `GET /v1/topics/{topic}`: the payload, or with `format=json` the envelope.
+pub(super) fn get(
+    edge: &Edge,
+    principal: &Principal,
+    topic: &str,
+    parts: &Parts,
+) -> Result<Response<Body>, Problem> {
+    let topic = topic_of(topic, &edge.broker.topic_limits())?;
+    let query = Query::parse(parts.uri.query(), &["format"])?;
+    let as_json = match query.get("format") {
+        None | Some("raw") => false,
+        Some("json") => true,
+        Some(other) => return Err(invalid("format", other, "raw or json")),
+    };
+    is_readable(principal, &topic)?;
+    let message = edge.broker.retained(&topic).ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "no-retained-message",
+            "This topic has no retained message",
+            "publish one with retain=true",
+        )
+    })?;
+    if as_json {
+        return Ok(respond::with(
+            StatusCode::OK,
+            "application/json",
+            envelope(&message),
+        ));
+    }
+    let payload = match message.shared_payload() {
+        Some(shared) => shared.clone(),
+        None => Bytes::copy_from_slice(message.payload()),
+    };
+    let mut response = respond::with(StatusCode::OK, "application/octet-stream", payload);
+    let headers = response.headers_mut();
+    // A payload must not become a page of this server.
+    headers.insert(
+        HeaderName::from_static("x-content-type-options"),
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.insert(
+        HeaderName::from_static("content-security-policy"),
+        HeaderValue::from_static("sandbox; default-src 'none'"),
+    );
+    headers.insert(
+        HeaderName::from_static("tidings-qos"),
+        HeaderValue::from(u16::from(message.qos.as_u8())),
+    );
+    let content_type = message.properties().content_type();
+    let value = content_type.and_then(|it| HeaderValue::from_str(it).ok());
+    let value = value.or_else(|| {
+        let is_text = std::str::from_utf8(message.payload()).is_ok();
+        is_text.then(|| HeaderValue::from_static("text/plain; charset=utf-8"))
+    });
+    if let Some(value) = value {
+        headers.insert(CONTENT_TYPE, value);
+    }
+    Ok(response)
+}
+
+fn envelope(message: &Message) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_envelope(message, true, None, None, &mut out);
+    out
+}
+
+async fn clear(edge: &Arc<Edge>, principal: &Principal, topic: String) -> Result<bool, Problem> {
+    let there = edge.broker.retained(&topic).is_some();
+    let message = Outgoing {
+        topic,
+        payload: Bytes::new(),
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        properties: Properties::default(),
+    };
+    let published = publish(edge, principal, &message)?;
+    until_durable(edge.broker.store(), published.ticket).await?;
+    Ok(there)
+}
+
+/// `DELETE /v1/topics/{topic}`: as publishing an empty one [MQTT-3.3.1-6].
+pub(super) async fn delete(
+    edge: &Arc<Edge>,
+    principal: &Principal,
+    topic: &str,
+    parts: &Parts,
+) -> Result<Response<Body>, Problem> {
+    let topic = topic_of(topic, &edge.broker.topic_limits())?;
+    Query::parse(parts.uri.query(), &[])?;
+    let cleared = usize::from(clear(edge, principal, topic).await?);
+    Ok(respond::json(&json!({"cleared": cleared})))
+}
+
+fn one_filter(edge: &Edge, query: &Query<'_>, principal: &Principal) -> Result<String, Problem> {
+    let filters = query.filters("filter")?;
+    let [filter] = filters[..] else {
+        return Err(Problem::bad_request(
+            "no-topic",
+            "No Topic Filter",
+            "say which messages are meant: ?filter=sensors/%23",
+        ));
+    };
+    let parsed = Filter::parse(filter, &edge.broker.topic_limits());
+    if !parsed.is_ok_and(|it| it.share.is_none()) {
+        return Err(invalid("filter", filter, "a Topic Filter without $share"));
+    }
+    match principal.may_subscribe(filter) {
+        true => Ok(filter.to_owned()),
+        false => Err(Problem::forbidden(format!("no right to read {filter:?}"))),
+    }
+}
+
+/// `GET /v1/retained?filter=…`: envelopes by topic, page by page.
+pub(super) fn list(
+    edge: &Edge,
+    principal: &Principal,
+    parts: &Parts,
+) -> Result<Response<Body>, Problem> {
+    let query = Query::parse(parts.uri.query(), &["filter", "limit", "cursor"])?;
+    let filter = one_filter(edge, &query, principal)?;
+    let expected = format!("a number from 1 to {LIMIT_MAX}");
+    let limit = query.parsed("limit", &expected, |it| {
+        it.parse()
+            .ok()
+            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+    })?;
+    let after = query.get("cursor");
+    let (found, next) = edge
+        .broker
+        .retained_list(&filter, after, limit.unwrap_or(LIMIT_DEFAULT));
+    let messages: Vec<Box<RawValue>> = found
+        .iter()
+        .filter(|message| principal.may_receive(message.topic()))
+        .filter_map(|message| {
+            let text = String::from_utf8(envelope(message)).ok()?;
+            RawValue::from_string(text).ok()
+        })
+        .collect();
+    let page = serde_json::to_string(&Page {
+        messages,
+        next: next.as_deref(),
+    });
+    match page {
+        Ok(page) => Ok(respond::with(StatusCode::OK, "application/json", page)),
+        Err(error) => Err(Problem::unavailable(error.to_string())),
+    }
+}
+
+#[derive(serde::Serialize)]
+struct Page<'a> {
+    messages: Vec<Box<RawValue>>,
+    /// To be given as `cursor`; null on the last page.
+    next: Option<&'a str>,
+}
+
+/// `DELETE /v1/retained?filter=…`.
+pub(super) async fn delete_all(
+    edge: &Arc<Edge>,
+    principal: &Principal,
+    parts: &Parts,
+) -> Result<Response<Body>, Problem> {
+    let query = Query::parse(parts.uri.query(), &["filter"])?;
+    let filter = one_filter(edge, &query, principal)?;
+    let (mut cleared, mut denied) = (0_u64, 0_u64);
+    let mut after: Option<Arc<str>> = None;
+    loop {
+        let (found, next) = edge
+            .broker
+            .retained_list(&filter, after.as_deref(), LIMIT_MAX);
+        for message in found {
+            let topic = message.topic();
+            if !principal.may_publish(topic) {
+                denied += 1;
+            } else if clear(edge, principal, topic.to_owned()).await? {
+                cleared += 1;
+            }
+        }
+        match next {
+            Some(next) => after = Some(next),
+            None => {
+                return Ok(respond::json(
+                    &json!({"cleared": cleared, "denied": denied}),
+                ));
+            }
+        }
+    }
+}

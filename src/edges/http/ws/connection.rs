@@ -1,0 +1,591 @@
+//! One JSON WebSocket: requests in, replies and messages out.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tidings_protocol::mqtt::{PacketId, Publish, QoS, ReasonCode};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as Code;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+
+use super::super::events::{open, retained, start_of};
+use super::super::named::NamedSession;
+use super::super::problem::Problem;
+use super::super::pull::{Pull, Pulled};
+use super::super::{Edge, auth, envelope, publish, render};
+use super::Socket;
+use super::protocol::{self, CloseCode, Connect, Fault, Request, Subscribe};
+use crate::access::Authenticated;
+use crate::broker::feed::{Event, Gap, Start};
+use crate::broker::session::Closing;
+use crate::store::{Ticket, until_durable};
+use tidings_protocol::json::Envelope;
+
+/// Who has not said who they are by then is sent away.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the connection looks after itself.
+const LOOK: Duration = Duration::from_millis(500);
+const PING_EVERY: Duration = Duration::from_secs(25);
+/// Longer than it takes to answer a ping.
+const PONG_WITHIN: Duration = Duration::from_secs(10);
+/// A client that takes nothing for so long resumes another time.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Subscriptions of one connection.
+const SUBSCRIPTIONS_MAX: usize = 1000;
+/// Replies that may wait for the disk.
+const REPLIES_MAX: usize = 10_000;
+const PULL_BYTES: usize = 64 * 1024;
+/// Messages of a named session that are sent and not acknowledged.
+const WINDOW: u16 = 1000;
+const SESSION_EXPIRY_SECS: u32 = 24 * 3600;
+
+/// Why it ends, and what is said of it.
+struct End {
+    code: CloseCode,
+    reason: &'static str,
+}
+
+const fn end(code: CloseCode, reason: &'static str) -> End {
+    End { code, reason }
+}
+
+struct Subscription {
+    filter: String,
+    pull: Pull,
+    events: Vec<Arc<Event>>,
+}
+
+struct Named {
+    name: String,
+    session: NamedSession,
+    /// By what the client acknowledges them.
+    in_flight: HashMap<u16, (PacketId, QoS)>,
+}
+
+struct Connection {
+    edge: Arc<Edge>,
+    who: Option<Authenticated>,
+    rights: u64,
+    subscriptions: Vec<Subscription>,
+    named: Option<Named>,
+    /// Replies in order, each with what has to be durable first.
+    replies: VecDeque<(Ticket, String)>,
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(edge: Arc<Edge>, mut socket: Socket, who: Option<Authenticated>) {
+    let mut connection = Connection {
+        rights: edge.broker.rights_generation(),
+        edge,
+        who,
+        subscriptions: Vec::new(),
+        named: None,
+        replies: VecDeque::new(),
+    };
+    let Some(End { code, reason }) = connection.run(&mut socket).await else {
+        return;
+    };
+    let reconnect = code as u16 >= 4500;
+    let goodbye = protocol::goodbye(reason, reconnect);
+    let farewell = async {
+        socket.feed(Message::text(goodbye)).await?;
+        let frame = CloseFrame {
+            code: Code::from(code as u16),
+            reason: Utf8Bytes::from_static(reason),
+        };
+        socket.close(Some(frame)).await
+    };
+    // One that takes nothing any more is not waited for.
+    if timeout(Duration::from_secs(2), farewell).await.is_err() {
+        tracing::debug!(reason, "a WebSocket client did not take the goodbye");
+    }
+}
+
+impl Connection {
+    /// Runs until the client is gone, or there is a reason to end.
+    async fn run(&mut self, socket: &mut Socket) -> Option<End> {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let begun = Instant::now();
+        let (mut heard, mut pinged) = (begun, None);
+        loop {
+            let more_replies = self.replies.len() < REPLIES_MAX;
+            let Connection {
+                edge,
+                subscriptions,
+                named,
+                replies,
+                ..
+            } = self;
+            let epoch = edge.broker.log_epoch();
+            let out = tokio::select! {
+                frame = socket.next(), if more_replies => match frame {
+                    Some(Ok(Message::Text(text))) => {
+                        heard = Instant::now();
+                        match self.request(&text).await {
+                            Ok(()) => continue,
+                            Err(end) => return Some(end),
+                        }
+                    }
+                    Some(Ok(Message::Binary(_))) => {
+                        return Some(end(CloseCode::BadRequest, "requests are JSON in text frames"));
+                    }
+                    Some(Ok(Message::Close(_))) | Some(Err(_)) | None => return None,
+                    Some(Ok(_)) => {
+                        (heard, pinged) = (Instant::now(), None);
+                        continue;
+                    }
+                },
+                reply = next_reply(edge, replies), if !replies.is_empty() => match reply {
+                    Some(reply) => vec![Message::text(reply)],
+                    None => return Some(end(CloseCode::Failed, "store-failed")),
+                },
+                pushes = poll_fn(|cx| poll_pushes(cx, epoch, subscriptions, named)) => match pushes {
+                    Ok(pushes) => pushes,
+                    Err(end) => return Some(end),
+                },
+                _ = looks.tick() => {
+                    if let Some(end) = self.look(begun) {
+                        return Some(end);
+                    }
+                    let now = Instant::now();
+                    match pinged {
+                        Some(at) if now.duration_since(at) > PONG_WITHIN => return None,
+                        None if now.duration_since(heard) > PING_EVERY => {
+                            pinged = Some(now);
+                            vec![Message::Ping(Bytes::new())]
+                        }
+                        Some(_) | None => continue,
+                    }
+                }
+            };
+            let sending = async {
+                for message in out {
+                    socket.feed(message).await?;
+                }
+                socket.flush().await
+            };
+            match timeout(SEND_TIMEOUT, sending).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return None,
+                Err(_) => {
+                    let stats = &self.edge.broker.stats;
+                    stats.dropped(crate::broker::stats::Drop::SlowReceiver, 1);
+                    return Some(end(CloseCode::TooSlow, "too-slow"));
+                }
+            }
+        }
+    }
+
+    /// Whether it may go on.
+    fn look(&mut self, begun: Instant) -> Option<End> {
+        let broker = &self.edge.broker;
+        if broker.is_stopping() {
+            return Some(end(CloseCode::Stopping, "stopping"));
+        }
+        let Some(who) = &mut self.who else {
+            let late = begun.elapsed() > CONNECT_TIMEOUT;
+            return late.then(|| end(CloseCode::Unauthorized, "no connect in time"));
+        };
+        if who
+            .expires_at_ms
+            .is_some_and(|at| at <= broker.clock.now().0)
+        {
+            return Some(end(CloseCode::Unauthorized, "expired"));
+        }
+        let rights = broker.rights_generation();
+        if rights == self.rights {
+            return None;
+        }
+        let Ok(principal) = self.edge.access.renew(&who.principal) else {
+            return Some(end(CloseCode::Forbidden, "unauthorized"));
+        };
+        for subscription in &mut self.subscriptions {
+            // One whose page is being read is asked again next time.
+            let reader = subscription.pull.reader()?;
+            if !reader.read_as(&principal) {
+                return Some(end(CloseCode::Forbidden, "unauthorized"));
+            }
+        }
+        who.principal = principal;
+        self.rights = rights;
+        None
+    }
+
+    fn reply(&mut self, id: Option<&Value>, ticket: Ticket, more: Value) {
+        self.replies.push_back((ticket, protocol::ok(id, more)));
+    }
+
+    /// Handles a request. Mistakes get an error and change nothing.
+    async fn request(&mut self, text: &str) -> Result<(), End> {
+        let request = match protocol::read(text) {
+            Ok(request) => request,
+            Err(error) => {
+                let fault = Fault::new("bad-request", error.to_string());
+                let reply = protocol::error(protocol::id_of(text).as_ref(), &fault);
+                self.replies.push_back((Ticket::default(), reply));
+                return match error.is_data() {
+                    true => Ok(()),
+                    false => Err(end(CloseCode::BadRequest, "that was not JSON")),
+                };
+            }
+        };
+        let (id, result): (_, Answer) = match request {
+            Request::Connect(connect) => {
+                let id = connect.id.clone();
+                // A wrong one never becomes an anonymous client.
+                let Ok(who) = self.connect(connect).await else {
+                    return Err(end(CloseCode::Unauthorized, "the credentials are wrong"));
+                };
+                let user = who.principal.user();
+                let more = json!({"user": user, "version": env!("CARGO_PKG_VERSION")});
+                self.who = Some(who);
+                (id, Ok((Ticket::default(), more)))
+            }
+            Request::Ping(ping) => (ping.id, Ok((Ticket::default(), json!({})))),
+            Request::Publish(it) => (it.id, self.publish(it.message.get())),
+            Request::Subscribe(mut it) => {
+                it.filters.extend(it.filter.take());
+                let result = match it.session.take() {
+                    Some(session) => self.subscribe_named(&session, &it),
+                    None => match self.subscribe(&it).await {
+                        Ok(()) => return Ok(()),
+                        Err(fault) => Err(fault),
+                    },
+                };
+                (it.id, result)
+            }
+            Request::Unsubscribe(it) => (it.id, self.unsubscribe(&it.filter)),
+            Request::Ack(it) => (it.id, self.acknowledge(&it.acks)),
+        };
+        match result {
+            Ok((ticket, more)) => self.reply(id.as_ref(), ticket, more),
+            Err(fault) => {
+                let reply = protocol::error(id.as_ref(), &fault);
+                self.replies.push_back((Ticket::default(), reply));
+            }
+        }
+        Ok(())
+    }
+
+    async fn connect(&self, given: Connect) -> Result<Authenticated, Problem> {
+        let edge = &self.edge;
+        let password = given.password.unwrap_or_default();
+        let now = edge.broker.clock.now().0;
+        match (given.token, given.ticket, given.user) {
+            (Some(token), None, None) => Ok(edge.access.bearer("", &token, now)?),
+            (None, Some(ticket), None) => edge
+                .tickets
+                .redeem("", &ticket, now)
+                .ok_or_else(|| Problem::unauthorized("the ticket is not good")),
+            (None, None, Some(user)) => {
+                auth::by_password(edge, "", &user, password.as_bytes()).await
+            }
+            (None, None, None) => match &self.who {
+                Some(who) => Ok(who.clone()),
+                None => Err(Problem::unauthorized("say who you are")),
+            },
+            _ => Err(Problem::unauthorized(
+                "one way to say who you are is enough",
+            )),
+        }
+    }
+
+    fn who(&self) -> Result<&Authenticated, Fault> {
+        self.who.as_ref().ok_or_else(|| {
+            Fault::new(
+                "unauthorized",
+                "send connect first, with a token, a ticket, or user and password",
+            )
+        })
+    }
+
+    fn publish(&mut self, message: &str) -> Answer {
+        let who = self.who()?;
+        let message = envelope::read(message).map_err(fault)?;
+        let published = publish::publish(&self.edge, &who.principal, &message).map_err(fault)?;
+        Ok((published.ticket, publish::result(&message, &published)))
+    }
+
+    /// A subscription of this connection alone, that a client resumes with `since`. Replies by itself,
+    /// so that the reply is before the first message.
+    async fn subscribe(&mut self, wish: &Subscribe) -> Result<(), Fault> {
+        let filters = &wish.filters;
+        let who = self.who()?.clone();
+        if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+            let why = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
+            return Err(Fault::new("too-many", why));
+        }
+        let start = match &wish.since {
+            Some(since) => start_of(&self.edge, since).map_err(fault)?,
+            None => Start::Latest,
+        };
+        let label = filters.join(" ");
+        if self.subscriptions.iter().any(|it| it.filter == label) {
+            let why = format!("{label:?} is subscribed already; unsubscribe it first");
+            return Err(Fault::new("subscribed-already", why));
+        }
+        let wanted: Vec<&str> = filters.iter().map(String::as_str).collect();
+        let opened = open(&self.edge, &who.principal, &wanted, start)
+            .await
+            .map_err(fault)?;
+        let epoch = self.edge.broker.log_epoch();
+        let cursor = render::cursor(epoch, opened.reader.cursor()).to_string();
+        // The reply comes before the first message.
+        self.reply(
+            wish.id.as_ref(),
+            Ticket::default(),
+            json!({"filter": label, "cursor": cursor}),
+        );
+        if wish.retained {
+            for message in retained(&self.edge, &wanted) {
+                if who.principal.may_receive(message.topic()) {
+                    let mut envelope = Vec::new();
+                    render::write_envelope(&message, true, None, None, &mut envelope);
+                    self.push_text(protocol::message(&label, &envelope));
+                }
+            }
+        }
+        if let Some(gap) = &opened.gap {
+            self.push_text(protocol::gap(&label, epoch, gap));
+        }
+        self.subscriptions.push(Subscription {
+            filter: label,
+            pull: Pull::new(Arc::clone(&self.edge.broker), opened.reader),
+            events: Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn push_text(&mut self, text: Vec<u8>) {
+        if let Ok(text) = String::from_utf8(text) {
+            self.replies.push_back((Ticket::default(), text));
+        }
+    }
+
+    /// A subscription of a named session, which outlives the connection.
+    fn subscribe_named(&mut self, name: &str, wish: &Subscribe) -> Answer {
+        let who = self.who()?.clone();
+        if name.is_empty() || name.len() > 1024 || name.contains('\0') {
+            return Err(Fault::new(
+                "bad-session",
+                "a session's name has 1 to 1024 bytes, none of them 0",
+            ));
+        }
+        if wish.since.is_some() {
+            let why =
+                "since is for subscriptions without a session: a session knows itself where it was";
+            return Err(Fault::new("bad-request", why));
+        }
+        let qos = match wish.qos.unwrap_or(1) {
+            1 => QoS::AtLeastOnce,
+            2 => QoS::ExactlyOnce,
+            _ => return Err(Fault::new("bad-request", "a session takes qos 1 or 2")),
+        };
+        let mut ticket = Ticket::default();
+        if self.named.as_ref().is_none_or(|named| named.name != name) {
+            if self.named.is_some() {
+                let why = "a connection has one named session; open another connection";
+                return Err(Fault::new("too-many", why));
+            }
+            let broker = &self.edge.broker;
+            let longest = broker.mqtt().session_expiry_max.as_secs();
+            let expiry = wish.session_expiry.unwrap_or(SESSION_EXPIRY_SECS);
+            let expiry = expiry
+                .min(u32::try_from(longest).unwrap_or(u32::MAX))
+                .max(1);
+            // Rights may depend on the Client Identifier, which this session has.
+            let principal = match who.principal.user() {
+                Some(_) => who.principal.clone(),
+                None => self
+                    .edge
+                    .access
+                    .anonymous(name)
+                    .map_err(|it| fault(it.into()))?,
+            };
+            let session = NamedSession::open(broker, name, &principal, expiry, WINDOW)
+                .map_err(|error| fault(error.into()))?;
+            ticket = session.ticket;
+            self.named = Some(Named {
+                name: name.to_owned(),
+                session,
+                in_flight: HashMap::new(),
+            });
+        }
+        let Some(named) = &self.named else {
+            return Err(Fault::temporary("failed", "the session is gone"));
+        };
+        for filter in &wish.filters {
+            let (reason, kept) = named.session.subscribe(filter, qos, wish.retained);
+            if reason.is_error() {
+                let why = format!("{filter:?} was refused: {reason:?}");
+                return Err(Fault::new(code_of(reason), why));
+            }
+            ticket = ticket.max(kept);
+        }
+        Ok((
+            ticket,
+            json!({"session": name, "present": named.session.present}),
+        ))
+    }
+
+    fn unsubscribe(&mut self, filter: &str) -> Answer {
+        self.who()?;
+        let before = self.subscriptions.len();
+        self.subscriptions.retain(|it| it.filter != filter);
+        if self.subscriptions.len() < before {
+            return Ok((Ticket::default(), json!({"filter": filter})));
+        }
+        if let Some(named) = &self.named {
+            let (reason, ticket) = named.session.unsubscribe(filter);
+            if reason == ReasonCode::Success {
+                return Ok((ticket, json!({"filter": filter})));
+            }
+        }
+        let why = format!("there is no subscription to {filter:?}");
+        Err(Fault::new("not-subscribed", why))
+    }
+
+    fn acknowledge(&mut self, acks: &[u16]) -> Answer {
+        let Some(named) = &mut self.named else {
+            return Err(Fault::new(
+                "no-session",
+                "only messages of a named session are acknowledged",
+            ));
+        };
+        let known: Vec<(PacketId, QoS)> = acks
+            .iter()
+            .filter_map(|ack| named.in_flight.remove(ack))
+            .collect();
+        let unknown = acks.len() - known.len() + named.session.acknowledge(&known).len();
+        Ok((
+            Ticket::default(),
+            json!({"acknowledged": acks.len() - unknown}),
+        ))
+    }
+}
+
+/// What a request came to: a reply and what has to be durable first, or what is wrong.
+type Answer = Result<(Ticket, Value), Fault>;
+
+fn fault(problem: Problem) -> Fault {
+    let temporary = problem.status.is_server_error();
+    Fault {
+        code: problem.kind,
+        message: problem.detail,
+        temporary,
+    }
+}
+
+fn code_of(reason: ReasonCode) -> &'static str {
+    match reason {
+        ReasonCode::NotAuthorized => "forbidden",
+        ReasonCode::TopicFilterInvalid => "invalid-filter",
+        ReasonCode::QuotaExceeded => "too-many",
+        _ => "refused",
+    }
+}
+
+/// The next reply, once what it promises is true; none if it never will be.
+async fn next_reply(edge: &Edge, replies: &mut VecDeque<(Ticket, String)>) -> Option<String> {
+    let (ticket, _) = replies.front()?;
+    until_durable(edge.broker.store(), *ticket).await.ok()?;
+    replies.pop_front().map(|(_, reply)| reply)
+}
+
+/// What the subscriptions have; pending while that is nothing.
+fn poll_pushes(
+    cx: &mut Context<'_>,
+    epoch: u64,
+    subscriptions: &mut [Subscription],
+    named: &mut Option<Named>,
+) -> Poll<Result<Vec<Message>, End>> {
+    let mut out = Vec::new();
+    for subscription in subscriptions {
+        let Subscription {
+            filter,
+            pull,
+            events,
+        } = subscription;
+        match pull.poll(cx, PULL_BYTES, events) {
+            Poll::Pending => {}
+            Poll::Ready(Pulled::Failed) => {
+                return Poll::Ready(Err(end(CloseCode::Failed, "store-failed")));
+            }
+            Poll::Ready(Pulled::Gap(gap)) => {
+                out.extend(text(protocol::gap(filter, epoch, &gap).into()))
+            }
+            Poll::Ready(Pulled::Events) => {
+                let shared = pull.reader().is_some_and(|it| it.is_whole());
+                for event in events.drain(..) {
+                    if event.lost_before > 0 {
+                        let gap = Gap {
+                            oldest: Some(event.offset),
+                            lost: Some(event.lost_before),
+                        };
+                        out.extend(text(protocol::gap(filter, epoch, &gap).into()));
+                    }
+                    let wrap = |envelope: &[u8]| protocol::message(filter, envelope);
+                    out.extend(text(render::push(epoch, &event, shared, wrap)));
+                }
+                // There may be more.
+                cx.waker().wake_by_ref();
+            }
+        }
+    }
+    if let Some(Named {
+        name,
+        session,
+        in_flight,
+    }) = named
+    {
+        let each = |publish: &Publish<'_>| {
+            let ack = publish.packet_id.map(|id| {
+                in_flight.insert(id.get(), (id, publish.qos));
+                id.get()
+            });
+            let mut envelope = Vec::new();
+            Envelope {
+                topic: publish.topic,
+                payload: publish.payload,
+                qos: publish.qos,
+                retain: publish.retain,
+                properties: publish.properties,
+                id: None,
+                time: None,
+            }
+            .write(&mut envelope);
+            let push = protocol::session_message(name, ack, publish.dup, &envelope);
+            out.extend(text(push.into()));
+        };
+        match session.poll(cx, each) {
+            Ok(()) => {}
+            Err(Closing::TakenOver) => {
+                return Poll::Ready(Err(end(CloseCode::TakenOver, "taken-over")));
+            }
+            Err(Closing::NotAuthorized) => {
+                return Poll::Ready(Err(end(CloseCode::Forbidden, "unauthorized")));
+            }
+            Err(Closing::ShuttingDown) => {
+                return Poll::Ready(Err(end(CloseCode::Stopping, "stopping")));
+            }
+            Err(_) => return Poll::Ready(Err(end(CloseCode::Failed, "session-closed"))),
+        }
+    }
+    match out.is_empty() {
+        true => Poll::Pending,
+        false => Poll::Ready(Ok(out)),
+    }
+}
+
+fn text(bytes: Bytes) -> Option<Message> {
+    Utf8Bytes::try_from(bytes).ok().map(Message::Text)
+}
