@@ -15,7 +15,7 @@ use crate::edges::http;
 use crate::edges::mqtt::{self, Admission, Edge, Listener};
 use crate::ops::control::{Control, Issue};
 use crate::signing_key;
-use crate::store::{self, Basis, Recovered, Report, Store, StoreError};
+use crate::store::{self, Basis, Recovered, RecoveredDocument, Report, Store, StoreError};
 
 /// How often deadlines are looked at: what a Keep Alive or a delay may come too late.
 const TICK: Duration = Duration::from_millis(100);
@@ -31,7 +31,8 @@ pub struct Server {
     control: Option<Control>,
     edge: Arc<Edge>,
     listeners: JoinSet<()>,
-    /// They end by themselves when the broker stops, once their connections have.
+    http: Arc<http::Edge>,
+    /// They end by themselves when the edge stops, once their connections have.
     http_listeners: JoinSet<()>,
     ticking: JoinHandle<()>,
 }
@@ -74,6 +75,7 @@ impl Server {
         let access = Access::new(&config).map_err(StartError::Config)?;
         let (store, recovered) = open_store(&config).await?;
         access.sign_with(signing_key::kept_or_new(&*store, &recovered).await);
+        let documents = recovered.documents.clone();
         let broker = restore(&config, &access, Arc::clone(&store), recovered).await;
         let control = Control::start(&config.store, &store, issue(&access, &broker));
         let mut bound = Vec::new();
@@ -109,7 +111,7 @@ impl Server {
         for listener in bound {
             listeners.spawn(listener.run(Arc::clone(&edge)));
         }
-        let http_edge = http_edge(&config, &edge, &addresses);
+        let http_edge = http_edge(&config, &edge, &addresses, &documents);
         let mut http_listeners = JoinSet::new();
         for listener in bound_http {
             http_listeners.spawn(listener.run(Arc::clone(&http_edge)));
@@ -121,6 +123,7 @@ impl Server {
             control,
             edge,
             listeners,
+            http: http_edge,
             http_listeners,
             ticking,
         })
@@ -148,11 +151,15 @@ impl Server {
         self.control = None;
         let broker = &self.edge.broker;
         broker.stop();
+        self.http.stop();
         let gone = async {
             while self.edge.broker.stats.clients_connected.get() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             while self.http_listeners.join_next().await.is_some() {}
+            while self.http.streams() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         };
         let deadline = self.config.mqtt.shutdown_deadline;
         if tokio::time::timeout(deadline, gone).await.is_err() {
@@ -188,7 +195,12 @@ fn issue(access: &Access, broker: &Arc<Broker>) -> Issue {
 }
 
 /// The HTTP edge, which hands the streams of its WebSockets to the MQTT edge.
-fn http_edge(config: &Config, mqtt: &Arc<Edge>, addresses: &Addresses) -> Arc<http::Edge> {
+fn http_edge(
+    config: &Config,
+    mqtt: &Arc<Edge>,
+    addresses: &Addresses,
+    documents: &[RecoveredDocument],
+) -> Arc<http::Edge> {
     let edge = Arc::clone(mqtt);
     let serve_mqtt: http::ServeMqtt = Box::new(move |stream, peer| {
         let edge = Arc::clone(&edge);
@@ -202,6 +214,7 @@ fn http_edge(config: &Config, mqtt: &Arc<Edge>, addresses: &Addresses) -> Arc<ht
         config.access.tickets_max,
         config.http.clone(),
         addresses.mqtt.first().map(SocketAddr::port),
+        documents,
         serve_mqtt,
     ))
 }

@@ -38,6 +38,18 @@ pub(super) const OPTION_REPLAYS: u8 = 0x40;
 pub(super) struct Journal {
     entries: Vec<Entry>,
     fed: Vec<Fed>,
+    /// What is to be kept along with the run.
+    pub(super) remembered: Option<Remembered>,
+}
+
+/// Something small that an edge keeps along with a message: both or neither survive a crash.
+pub struct Remembered {
+    /// The key of a [document](Record::DocumentPut).
+    pub key: Box<str>,
+    /// Its value, given how many the message matched.
+    pub value: Box<dyn FnOnce(usize) -> Vec<u8> + Send>,
+    /// When it is void, in Unix milliseconds.
+    pub expires_ms: u64,
 }
 
 /// One message of the run in one session's queue.
@@ -169,7 +181,12 @@ impl Broker {
         journal: &mut Journal,
         kept: &[Option<Arc<Message>>],
         retained: Retained,
+        matched: usize,
     ) -> Result<Ticket, StoreError> {
+        let remembered = journal
+            .remembered
+            .take()
+            .map(|it| (it.key, (it.value)(matched), it.expires_ms));
         let now = self.clock.now();
         let inbound = |index: usize| {
             run.publications[index]
@@ -178,6 +195,7 @@ impl Broker {
                 .map(|id| (run.publisher, id.get()))
         };
         let anything = !journal.is_empty()
+            || remembered.is_some()
             || retained != Retained::Unchanged
             || (0..run.publications.len()).any(|index| inbound(index).is_some());
         if !anything {
@@ -226,8 +244,16 @@ impl Broker {
                 targets: targets.into(),
             }));
         }
+        if let Some((key, value, expires_ms)) = &remembered {
+            records.push(Record::DocumentPut {
+                key,
+                value,
+                expires_ms: Some(*expires_ms),
+            });
+        }
         // Receivers that are there will have acknowledged it soon, and then nothing need be written.
-        let may_settle = retained == Retained::Unchanged
+        let may_settle = remembered.is_none()
+            && retained == Retained::Unchanged
             && journal.entries.iter().all(|entry| entry.sent)
             && (0..run.publications.len()).all(|index| inbound(index).is_none());
         let appended = match may_settle {
@@ -441,6 +467,11 @@ impl Broker {
             options: held.options.as_byte() | if replays { OPTION_REPLAYS } else { 0 },
             subscription_id: (held.identifier != 0).then_some(held.identifier),
         }])
+    }
+
+    /// Forgets what was [`Remembered`].
+    pub fn forget(&self, key: &str) {
+        self.keep(&[Record::DocumentRemove { key }]);
     }
 
     /// The last append that is as safe as the configuration promises.

@@ -62,6 +62,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tidings_protocol::topic::TopicLimits;
 
 pub use close::Ending;
+pub use journal::Remembered;
 pub use message::{Bell, Message, Publication, Run, SHARED_PAYLOAD_MIN};
 pub use open::{Open, OpenError, Opened};
 pub use publish::{Batch, Published, Refused, Route, RouteCache};

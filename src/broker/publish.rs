@@ -13,7 +13,7 @@ use super::Broker;
 use super::close::DueWill;
 use super::deliver::{Context, deliver_and_keep};
 use super::encode::Encodings;
-use super::journal::Journal;
+use super::journal::{Journal, Remembered};
 use super::message::{Message, Publication, Run};
 use super::outgoing::{PAGE_MESSAGES, Slot};
 use super::shared::Group;
@@ -88,7 +88,14 @@ impl Drop for Batch<'_> {
 }
 
 impl Batch<'_> {
+    /// Has this be kept along with the run that is published next.
+    pub fn remember(&mut self, what: Remembered) {
+        self.scratch.journal.remembered = Some(what);
+    }
+
     fn settle(&mut self) {
+        // Of a run that was refused.
+        self.scratch.journal.remembered = None;
         self.scratch.tally.settle(&self.broker.stats);
         for waker in self.scratch.wakers.drain(..) {
             waker.wake();
@@ -213,7 +220,8 @@ impl<'a> Batch<'a> {
             ..
         } = &mut *self.scratch;
         let kept = encodings.messages.all();
-        let ticket = match broker.keep_run(run, journal, kept, retained) {
+        let matched_count = listeners + matched.groups.len();
+        let ticket = match broker.keep_run(run, journal, kept, retained, matched_count) {
             Ok(ticket) => ticket,
             Err(error) => {
                 tracing::error!(%error, topic = run.topic, "a message could not be kept");
@@ -227,7 +235,7 @@ impl<'a> Batch<'a> {
             fed.appended(ticket, wakers);
         }
         Ok(Published {
-            matched: listeners + matched.groups.len(),
+            matched: matched_count,
             ticket,
         })
     }

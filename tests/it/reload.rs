@@ -58,7 +58,7 @@ fn write(directory: &TempDir, name: &str, text: &str) {
 fn write_config(directory: &TempDir, rules: &str) {
     let users = directory.path().join("users");
     let text = format!(
-        "[mqtt]\nlisten = '127.0.0.1:0'\n[access]\npassword_file = '{}'\n{rules}",
+        "[mqtt]\nlisten = '127.0.0.1:0'\n[http]\nlisten = ''\n[access]\npassword_file = '{}'\n{rules}",
         users.display()
     );
     write(directory, "broker.toml", &text);

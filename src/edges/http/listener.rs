@@ -21,8 +21,8 @@ use crate::edges::listen;
 /// Streams of one HTTP/2 connection.
 const H2_STREAMS_MAX: u32 = 256;
 
-/// How often a connection looks whether the server stops.
-const STOP_LOOK: Duration = Duration::from_millis(100);
+/// How long to wait when no connection can be accepted.
+const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
 
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 5\r\nconnection: close\r\n\r\n";
 
@@ -60,11 +60,10 @@ impl Listener {
     /// Accepts connections until the broker stops; returns once they have ended.
     pub async fn run(self, edge: Arc<Edge>) {
         let mut connections = JoinSet::new();
-        let mut looks = tokio::time::interval(STOP_LOOK);
-        while !edge.broker.is_stopping() {
+        loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
-                _ = looks.tick() => continue,
+                () = edge.stopped() => break,
             };
             while let Some(ended) = connections.try_join_next() {
                 count_panic(&edge, ended);
@@ -75,7 +74,7 @@ impl Listener {
                 Err(error) => {
                     // Out of file descriptors or memory: only time helps.
                     tracing::error!(%error, "no connection can be accepted");
-                    tokio::time::sleep(STOP_LOOK).await;
+                    tokio::time::sleep(OUT_OF_RESOURCES).await;
                 }
             }
         }
@@ -101,7 +100,7 @@ fn accept(
             let _place = place;
             let refusing = stream.write_all(TOO_MANY);
             // One that does not take it is not waited for.
-            let _ = tokio::time::timeout(STOP_LOOK, refusing).await;
+            let _ = tokio::time::timeout(OUT_OF_RESOURCES, refusing).await;
         });
         return;
     }
@@ -137,23 +136,16 @@ async fn serve(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr) {
     };
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let mut looks = tokio::time::interval(STOP_LOOK.max(Duration::from_millis(500)));
-    let mut stopping = false;
-    loop {
-        tokio::select! {
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    tracing::debug!(address = %peer, %error, "an HTTP connection ended badly");
-                }
-                return;
-            }
-            _ = looks.tick(), if !stopping => {
-                if edge.broker.is_stopping() {
-                    stopping = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-            }
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = edge.stopped() => {
+            connection.as_mut().graceful_shutdown();
+            // Its streams are asked for more once, and then say goodbye.
+            connection.await
         }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(address = %peer, %error, "an HTTP connection ended badly");
     }
 }
 

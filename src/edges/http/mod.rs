@@ -10,6 +10,7 @@ mod envelope;
 mod event_stream;
 mod events;
 mod health;
+mod idempotency;
 mod listener;
 mod metrics;
 mod mqtt_ws;
@@ -32,12 +33,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 
 pub use listener::Listener;
 
 use crate::access::{Access, Tickets};
 use crate::broker::Broker;
 use crate::config::HttpConfig;
+use crate::store::RecoveredDocument;
+use idempotency::Keys;
 use page::Page;
 
 /// A stream of bytes in both directions.
@@ -59,8 +63,11 @@ pub struct Edge {
     config: HttpConfig,
     serve_mqtt: ServeMqtt,
     page: Page,
+    keys: Keys,
     connections: AtomicUsize,
     streams: AtomicUsize,
+    /// Changes once, when the server stops.
+    stopping: watch::Sender<bool>,
 }
 
 /// A place among the streams.
@@ -73,13 +80,15 @@ impl Drop for StreamPlace {
 }
 
 impl Edge {
-    /// An edge of this broker, which takes MQTT clients at `mqtt_port` too, if it does.
+    /// An edge of this broker, with what the store kept for it. MQTT clients are taken at
+    /// `mqtt_port`, if there is one.
     pub fn new(
         broker: Arc<Broker>,
         access: Access,
         tickets_max: usize,
         config: HttpConfig,
         mqtt_port: Option<u16>,
+        documents: &[RecoveredDocument],
         serve_mqtt: ServeMqtt,
     ) -> Edge {
         Edge {
@@ -89,14 +98,37 @@ impl Edge {
             config,
             serve_mqtt,
             page: Page::new(mqtt_port),
+            keys: Keys::restore(documents),
             connections: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
+            stopping: watch::Sender::new(false),
         }
     }
 
     /// Connections at this moment.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Streams, long polls and WebSockets at this moment.
+    pub fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Has every connection end: requests are answered, streams are told. The broker is to be
+    /// stopped before.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Ready once the server stops.
+    async fn stopped(&self) {
+        // The sender is here, so there is no error.
+        let _ = self
+            .stopping
+            .subscribe()
+            .wait_for(|stopping| *stopping)
+            .await;
     }
 
     /// A place for one more stream, while there is one.

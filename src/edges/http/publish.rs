@@ -5,19 +5,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tidings_protocol::mqtt::QoS;
 
 use super::Edge;
 use super::envelope::{self, Outgoing, Properties, json_problem, parse_qos};
+use super::idempotency::Begin;
 use super::problem::Problem;
 use super::query::{Query, topic_of};
 use super::respond::{self, Body};
 use crate::access::Principal;
-use crate::broker::{Publication, Published, RouteCache, Run};
+use crate::broker::{Publication, Published, Remembered, RouteCache, Run};
 use crate::store::until_durable;
 
 /// Messages in one array.
@@ -53,6 +55,15 @@ pub(super) fn publish(
     principal: &Principal,
     message: &Outgoing,
 ) -> Result<Published, Problem> {
+    publish_with(edge, principal, message, None)
+}
+
+fn publish_with(
+    edge: &Edge,
+    principal: &Principal,
+    message: &Outgoing,
+    remembered: Option<Remembered>,
+) -> Result<Published, Problem> {
     let properties = message.check(edge)?;
     let publication = Publication {
         qos: message.qos,
@@ -71,6 +82,9 @@ pub(super) fn publish(
         publisher_is_kept: false,
         bell: None,
     };
+    if let Some(remembered) = remembered {
+        batch.remember(remembered);
+    }
     let published = batch.publish(&route, &run)?;
     let stats = &edge.broker.stats;
     stats.publish_received.add(1);
@@ -130,9 +144,53 @@ pub(super) async fn to_topic(
         retain: query.flag("retain")?,
         properties,
     };
-    let published = publish(edge, principal, &message)?;
-    until_durable(edge.broker.store(), published.ticket).await?;
-    Ok(respond::json(&result(&message, &published)))
+    publish_one(edge, principal, parts, &message).await
+}
+
+/// Publishes one message, once if the request has an `Idempotency-Key`, and answers.
+async fn publish_one(
+    edge: &Arc<Edge>,
+    principal: &Principal,
+    parts: &Parts,
+    message: &Outgoing,
+) -> Result<Response<Body>, Problem> {
+    let claim = match edge.keys.begin(&edge.broker, principal, parts, message)? {
+        None => None,
+        Some(Begin::New(claim)) => Some(claim),
+        Some(Begin::Known(answer, ticket)) => {
+            until_durable(edge.broker.store(), ticket).await?;
+            let mut response = respond::json(&answer);
+            let replayed = HeaderName::from_static("idempotent-replayed");
+            response
+                .headers_mut()
+                .insert(replayed, HeaderValue::from_static("true"));
+            return Ok(response);
+        }
+    };
+    let qos = message.qos.as_u8();
+    let remembered = claim
+        .as_ref()
+        .map(|claim| claim.document(move |matched| json!({"matched": matched, "qos": qos})));
+    let published = publish_with(edge, principal, message, remembered)?;
+    let answer = result(message, &published);
+    let promised = claim.is_some();
+    if let Some(claim) = claim {
+        claim.answered(answer.clone(), published.ticket);
+    }
+    if promised {
+        until_durable(edge.broker.store(), published.ticket).await?;
+    } else {
+        settle(edge, message, &published).await?;
+    }
+    Ok(respond::json(&answer))
+}
+
+/// Waits until what the answer promises is true: for QoS 0 that is nothing.
+async fn settle(edge: &Edge, message: &Outgoing, published: &Published) -> Result<(), Problem> {
+    if message.qos != QoS::AtMostOnce {
+        until_durable(edge.broker.store(), published.ticket).await?;
+    }
+    Ok(())
 }
 
 /// `POST /v1/publish`: one envelope, or an array with one result for each.
@@ -153,9 +211,14 @@ pub(super) async fn envelopes(
     })?;
     if !text.trim_start().starts_with('[') {
         let message = envelope::read(text)?;
-        let published = publish(edge, principal, &message)?;
-        until_durable(edge.broker.store(), published.ticket).await?;
-        return Ok(respond::json(&result(&message, &published)));
+        return publish_one(edge, principal, parts, &message).await;
+    }
+    if parts.headers.contains_key("idempotency-key") {
+        return Err(Problem::bad_request(
+            "invalid-key",
+            "An Idempotency-Key is for one message",
+            "send the messages one by one, each with a key of its own; nothing was published",
+        ));
     }
     let all: Vec<&RawValue> = serde_json::from_str(text).map_err(|it| json_problem(&it))?;
     if all.len() > MESSAGES_MAX {

@@ -165,7 +165,9 @@ fn preflight(methods: &'static str) -> Response<Body> {
     );
     headers.insert(
         ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("authorization, content-type, last-event-id, cache-control"),
+        HeaderValue::from_static(
+            "authorization, content-type, last-event-id, cache-control, idempotency-key",
+        ),
     );
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     response

@@ -31,7 +31,7 @@ use tidings_protocol::json::Envelope;
 /// Who has not said who they are by then is sent away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the connection looks after itself.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(25);
 /// Longer than it takes to answer a ping.
 const PONG_WITHIN: Duration = Duration::from_secs(10);
@@ -152,6 +152,7 @@ impl Connection {
                     Ok(pushes) => pushes,
                     Err(end) => return Some(end),
                 },
+                () = edge.stopped() => return Some(end(CloseCode::Stopping, "stopping")),
                 _ = looks.tick() => {
                     if let Some(end) = self.look(begun) {
                         return Some(end);
@@ -188,9 +189,6 @@ impl Connection {
     /// Whether it may go on.
     fn look(&mut self, begun: Instant) -> Option<End> {
         let broker = &self.edge.broker;
-        if broker.is_stopping() {
-            return Some(end(CloseCode::Stopping, "stopping"));
-        }
         let Some(who) = &mut self.who else {
             let late = begun.elapsed() > CONNECT_TIMEOUT;
             return late.then(|| end(CloseCode::Unauthorized, "no connect in time"));
