@@ -405,7 +405,7 @@ function showCommands() {
   const path = topic.split('/').map(encodeURIComponent).join('/')
   const query = ['qos=' + $('qos').value]
   if ($('retain').checked) query.push('retain=true')
-  $('curl-listen').textContent = `curl -N ${basic}${quoted(`${at('v1/events').href}?topic=${encodeURIComponent(filter)}`)}`
+  $('curl-listen').textContent = `curl -N ${basic}${quoted(`${at('v1/events').href}?topic=${encodeURIComponent(filter).replaceAll('%2F', '/')}`)}`
   $('curl-publish').textContent = `curl ${basic}--data-raw ${quoted(payload)} ${quoted(`${at('v1/topics/').href}${path}?${query.join('&')}`)}`
   $('mosquitto-listen').textContent = `mosquitto_sub ${mqtt} -t ${quoted(filter)} -v`
   $('mosquitto-publish').textContent = `mosquitto_pub ${mqtt} -q ${$('qos').value}${$('retain').checked ? ' -r' : ''} -t ${quoted(topic)} -m ${quoted(payload)}`
