@@ -149,7 +149,12 @@ scenario('problems are told in the words of the server', async ({ open, keep, to
   await send(page, `${topic}/+`, 'x')
   await page.locator('#answer[data-state=problem]', { hasText: '+' }).waitFor()
   await screenshot(page, 'problems')
-  // A level of two dots is no step in a path.
+  // Neither is a wildcard a space, nor a level of two dots a step in a path.
+  await listen(page, `${topic}/room 1/+`)
+  await state(page, 'Live')
+  await send(page, `${topic}/room 1/100%`, 'percent')
+  await line(page, 'percent').waitFor()
+  await page.getByRole('button', { name: 'Stop' }).click()
   await listen(page, `${topic}/#`)
   await state(page, 'Live')
   await send(page, `${topic}/../x`, 'dots')
@@ -194,8 +199,18 @@ scenario('the tail comes back by itself, with what it missed', async ({ open, ke
 })
 
 scenario('where users are known, the page asks who it is', async ({ open, keep, topic }) => {
-  const settings = { 'access.password_file': 'passwd' }
-  const broker = keep(await Broker.start({ own: true, settings, files: { passwd: await passwords('änne', 'pass:wörd') } }))
+  const files = {
+    passwd: await passwords('änne', 'pass:wörd'),
+    'broker.toml': `
+      [access]
+      password_file = "passwd"
+      [[access.rule]]
+      user = "*"
+      allow = ["publish", "subscribe", "receive"]
+      topics = ["#"]
+    `,
+  }
+  const broker = keep(await Broker.start({ own: true, files }))
   const proxy = keep(await Proxy.start(broker.host, Number(broker.http.split(':').pop())))
   const page = await open(proxy.url, { colorScheme: 'light', ...PHONE })
   const login = async (user, password) => {

@@ -24,7 +24,8 @@ const COLOUR = /\x1b\[[0-9;]*m/g
 export class Broker {
   log = []
 
-  // `settings` are given with `--set`, `files` are written to its directory first. `own`: never the one that runs already.
+  // `settings` are given with `--set`, `files` are written to its directory first; of these, `broker.toml` is its
+  // configuration. `own`: never the broker that runs already.
   static async start({ settings = {}, files = {}, own = false } = {}) {
     const broker = new Broker()
     const external = process.env.TIDINGS_TEST_BROKER
@@ -36,7 +37,8 @@ export class Broker {
     }
     broker.directory = await mkdtemp(join(tmpdir(), 'tidings-'))
     for (const [name, content] of Object.entries(files)) await writeFile(join(broker.directory, name), content, { mode: 0o600 })
-    broker.settings = settings
+    broker.arguments = Object.entries(settings).flatMap(([key, value]) => ['--set', `${key}=${value}`])
+    if ('broker.toml' in files) broker.arguments.push('--config', 'broker.toml')
     await broker.launch('127.0.0.1:0', '127.0.0.1:0')
     return broker
   }
@@ -51,8 +53,7 @@ export class Broker {
     env.TIDINGS_MQTT_LISTEN = mqtt
     env.TIDINGS_HTTP_LISTEN = http
     env.TIDINGS_STORE_PATH = join(this.directory, 'data')
-    const set = Object.entries(this.settings).flatMap(([key, value]) => ['--set', `${key}=${value}`])
-    this.process = spawn(BINARY, set, { cwd: this.directory, env, stdio: ['ignore', 'ignore', 'pipe'] })
+    this.process = spawn(BINARY, this.arguments, { cwd: this.directory, env, stdio: ['ignore', 'ignore', 'pipe'] })
     this.exited = once(this.process, 'exit')
     const ready = new Promise((resolve, reject) => {
       this.process.on('error', reject)
