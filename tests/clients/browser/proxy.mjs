@@ -7,6 +7,8 @@ export class Proxy {
   #pairs = new Set()
   #refusing = false
   #accepted = 0
+  // What the broker said last.
+  #said = ''
   #waiting = []
 
   static async start(host, port) {
@@ -24,15 +26,24 @@ export class Proxy {
     const far = connect(port, host)
     const pair = [near, far]
     this.#pairs.add(pair)
-    const end = () => {
-      this.#pairs.delete(pair)
+    const broken = () => {
+      // What was ended in good order may still be on its way.
+      if (!this.#pairs.delete(pair)) return
       near.destroy()
       far.destroy()
     }
-    for (const socket of pair) socket.on('error', end).on('close', end)
+    for (const socket of pair) socket.on('error', broken).on('close', broken)
     near.pipe(far)
     far.pipe(near)
+    far.on('data', (data) => {
+      this.#said = (this.#said + data.toString('latin1')).slice(-65536)
+      this.#wake()
+    })
     this.#accepted += 1
+    this.#wake()
+  }
+
+  #wake() {
     for (const wake of this.#waiting.splice(0)) wake()
   }
 
@@ -43,6 +54,17 @@ export class Proxy {
     this.#pairs.clear()
   }
 
+  // Ends all connections in good order, after what the broker has said, and refuses new ones until `mend`.
+  end() {
+    this.#refusing = true
+    for (const [near, far] of this.#pairs) {
+      far.unpipe(near)
+      near.end()
+      far.resetAndDestroy()
+    }
+    this.#pairs.clear()
+  }
+
   mend() {
     this.#refusing = false
   }
@@ -50,6 +72,11 @@ export class Proxy {
   // How many connections have come through.
   get accepted() {
     return this.#accepted
+  }
+
+  // Waits until the broker has said this.
+  async said(text) {
+    while (!this.#said.includes(text)) await new Promise((resolve) => this.#waiting.push(resolve))
   }
 
   // Waits for a connection beyond the first `count`.
