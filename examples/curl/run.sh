@@ -7,7 +7,7 @@ say() { printf '\n# %s\n' "$*"; }
 ask() { curl --silent --show-error --fail-with-body "$@"; }
 
 say "Where is the log now? What we have a cursor for, we can catch up with."
-answer=$(ask "$broker/v1/messages?topic=demo/%23")
+answer=$(ask "$broker/v1/messages?topic=demo/%23&wait=0s")
 cursor=$(printf '%s' "$answer" | sed 's/.*"cursor":"\([^"]*\)".*/\1/')
 echo "$cursor"
 

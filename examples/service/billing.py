@@ -44,7 +44,7 @@ while True:
         if error.code == 410:
             # We were away for longer than the orders are kept. Somebody has to know.
             print("orders are missing:", problem["detail"], file=sys.stderr, flush=True)
-            cursor = problem.get("oldest", "earliest")
+            cursor = "earliest"
             continue
         if error.code < 500:
             sys.exit(f"{problem['title']}: {problem['detail']}")

@@ -76,6 +76,23 @@ scenario('Retained Messages come first', async ({ open, keep, topic }) => {
   assert.deepEqual(got.map(({ payload, retain }) => [payload, retain]), [['on', true], ['off', false]])
 })
 
+scenario('Retained Messages do not come again when a stream is resumed', async ({ open, keep, topic }) => {
+  const broker = keep(await Broker.start({ own: true }))
+  const proxy = keep(await Proxy.start(broker.host, Number(broker.http.split(':').pop())))
+  await publish(broker, `${topic}/state`, 'on', { retain: true })
+  const page = await open(proxy.url)
+  await listen(page, events(topic, { retained: 'true' }))
+  await seen(page, 1)
+  await publish(broker, `${topic}/n`, 'before')
+  await seen(page, 2)
+  proxy.cut()
+  await publish(broker, `${topic}/n`, 'meanwhile')
+  proxy.mend()
+  await opened(page, 2)
+  await publish(broker, `${topic}/n`, 'after')
+  assert.deepEqual(payloads(await seen(page, 4)), ['on', 'before', 'meanwhile', 'after'])
+})
+
 scenario('nothing is lost or doubled when the network is cut', async ({ open, keep, topic }) => {
   const broker = keep(await Broker.start({ own: true }))
   const proxy = keep(await Proxy.start(broker.host, Number(broker.http.split(':').pop())))
@@ -118,18 +135,20 @@ scenario('nothing is lost or doubled when the broker is killed', async ({ open, 
   const page = await open(broker.url)
   await listen(page, events(topic))
   await opened(page)
-  const total = 120
-  let next = 1
-  const publisher = (async () => {
-    for (; next <= total; next += 1) await publishForSure(broker, `${topic}/n`, String(next))
-  })()
-  for (const count of [20, 60]) {
-    await seen(page, count)
+  let total = 0
+  for (const round of [1, 2]) {
+    const before = total
+    total += 60
+    const publisher = (async () => {
+      for (const number of numbers(before + 1, total)) await publishForSure(broker, `${topic}/n`, number)
+    })()
+    // In the midst of it, for both sides.
+    await seen(page, before + 15)
     await broker.kill()
     await broker.restart()
+    await publisher
+    assert.deepEqual(payloads(await seen(page, total)), numbers(1, total), `round ${round}`)
   }
-  await publisher
-  assert.deepEqual(payloads(await seen(page, total)), numbers(1, total))
   assert.ok(await page.evaluate(() => window.streams.a.opened >= 3))
   assert.deepEqual((await seen(page, total)).filter(({ type }) => type !== 'message'), [])
 })

@@ -142,7 +142,7 @@ def test_curl_keeps_reads_and_clears_a_retained_message(url, name):
 
 def test_curl_polls(url, name):
     at = f"{url}/v1/messages?topic={name}/%23"
-    cursor = json.loads(curl(at))["cursor"]
+    cursor = json.loads(curl(f"{at}&wait=0s"))["cursor"]
     for number in range(5):
         curl("-d", str(number), f"{url}/v1/topics/{name}/n?qos=1")
     first = json.loads(curl(f"{at}&since={cursor}&limit=3&wait=10s"))
@@ -323,6 +323,7 @@ def test_websockets_resumes(http, url, sockets, name):
 def test_websockets_is_closed_for_what_is_no_request(sockets):
     one = sockets()
     one.socket.send(b"binary")
+    assert one.receive()["type"] == "goodbye"
     with pytest.raises(ConnectionClosed) as closed:
         one.receive()
     assert closed.value.rcvd.code == 4400
