@@ -242,7 +242,7 @@ const tail = {
     for (const line of this.pending.splice(0).reverse()) lines.append(draw(line))
     list.prepend(lines)
     while (list.childElementCount > LINES_MAX) list.lastElementChild.remove()
-    $('count').textContent = this.seen > LINES_MAX ? `${this.seen} messages, the last ${LINES_MAX} shown` : `${this.seen} messages`
+    $('count').textContent = this.seen > LINES_MAX ? `${this.seen} messages, the last ${LINES_MAX} shown` : `${this.seen} ${this.seen === 1 ? 'message' : 'messages'}`
   },
 
   clear() {
