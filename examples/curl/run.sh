@@ -16,8 +16,8 @@ ask -d hello "$broker/v1/topics/demo/greeting"
 
 say "Publish so that a repetition is harmless: the second request publishes nothing."
 key=$(date +%s)-$$
-for attempt in first second; do
-    ask -H "Idempotency-Key: \"order-$key\"" -d "$attempt" "$broker/v1/topics/demo/orders?qos=1"
+for _ in first second; do
+    ask -H "Idempotency-Key: \"order-$key\"" -d "one coffee" "$broker/v1/topics/demo/orders?qos=1"
     echo
 done
 

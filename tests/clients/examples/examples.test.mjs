@@ -68,7 +68,7 @@ scenario('curl', async ({ keep }) => {
   const { messages } = JSON.parse(section('What came since').split('\n')[1])
   assert.deepEqual(messages.map(({ topic, payload, payload_base64 }) => [topic, payload ?? payload_base64]), [
     ['demo/greeting', 'hello'],
-    ['demo/orders', 'first'],
+    ['demo/orders', 'one coffee'],
     ['demo/a', 'text'],
     ['demo/b', '/wD/'],
   ])
