@@ -19,7 +19,10 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 START_TIMEOUT_SECS = 30
 STOP_TIMEOUT_SECS = 20
 
-READY = re.compile(r"\bready\b.*\bmqtt=\"?(?P<host>\[[^\]]+\]|[^\s,:\"]+):(?P<port>\d+)")
+# `mqtt=127.0.0.1:1883 http=[::1]:8080`
+ADDRESS = r"\b{}=\"?(?P<host>\[[^\]]+\]|[^\s,:\"]+):(?P<port>\d+)"
+READY = re.compile(r"\bready\b.*" + ADDRESS.format("mqtt"))
+HTTP = re.compile(ADDRESS.format("http"))
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -27,6 +30,8 @@ class Broker:
     def __init__(self):
         self.log = []
         self._process = None
+        # `http://127.0.0.1:8080`; None for one that already runs.
+        self.url = None
         external = os.environ.get("TIDINGS_TEST_BROKER")
         if external:
             self.host, port = external.rsplit(":", 1)
@@ -63,6 +68,8 @@ class Broker:
             if self.port is None and (found := READY.search(line)):
                 self.host = found["host"].strip("[]")
                 self.port = int(found["port"])
+                if http := HTTP.search(line):
+                    self.url = f"http://{http['host']}:{http['port']}"
                 self._ready.set()
         self._ready.set()
 

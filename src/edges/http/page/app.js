@@ -15,6 +15,9 @@ const $ = (id) => document.getElementById(id)
 // Paths are relative, so that the page works below a prefix of a reverse proxy too.
 const at = (path) => new URL(path, document.baseURI)
 
+// URLSearchParams writes a space as `+`, which the server refuses in a Topic Filter: somebody may have meant the wildcard.
+const search = (query) => query.toString().replaceAll('+', '%20')
+
 function element(name, className, text) {
   const made = document.createElement(name)
   if (className) made.className = className
@@ -143,7 +146,7 @@ const tail = {
     const query = this.resumed()
     const ticketed = login.authorization !== null && ticket !== null
     if (ticketed) query.set('ticket', ticket)
-    const source = new EventSource(at(`v1/events?${query}`))
+    const source = new EventSource(at(`v1/events?${search(query)}`))
     this.source = source
     source.onopen = () => {
       this.retryMs = RETRY_MS_MIN
@@ -181,7 +184,7 @@ const tail = {
     const run = this.run
     const abort = new AbortController()
     try {
-      await request(`v1/events?${this.resumed()}`, { headers: { Accept: 'text/event-stream' }, signal: abort.signal })
+      await request(`v1/events?${search(this.resumed())}`, { headers: { Accept: 'text/event-stream' }, signal: abort.signal })
       if (run === this.run) this.later('The stream was closed')
     } catch (error) {
       if (run !== this.run) return
@@ -239,7 +242,7 @@ const tail = {
     for (const line of this.pending.splice(0).reverse()) lines.append(draw(line))
     list.prepend(lines)
     while (list.childElementCount > LINES_MAX) list.lastElementChild.remove()
-    $('count').textContent = this.seen > LINES_MAX ? `${this.seen} messages, the last ${LINES_MAX} shown` : `${this.seen} messages`
+    $('count').textContent = this.seen > LINES_MAX ? `${this.seen} messages, the last ${LINES_MAX} shown` : `${this.seen} ${this.seen === 1 ? 'message' : 'messages'}`
   },
 
   clear() {
@@ -356,7 +359,7 @@ async function publish() {
       said = await response.json()
     } else {
       const query = new URLSearchParams({ qos, retain })
-      const response = await request(`v1/topics/${levels.map(encodeURIComponent).join('/')}?${query}`, {
+      const response = await request(`v1/topics/${levels.map(encodeURIComponent).join('/')}?${search(query)}`, {
         method: 'POST',
         // Bytes, for which a browser declares no content type.
         body: new TextEncoder().encode(payload),
@@ -405,7 +408,7 @@ function showCommands() {
   const path = topic.split('/').map(encodeURIComponent).join('/')
   const query = ['qos=' + $('qos').value]
   if ($('retain').checked) query.push('retain=true')
-  $('curl-listen').textContent = `curl -N ${basic}${quoted(`${at('v1/events').href}?topic=${encodeURIComponent(filter)}`)}`
+  $('curl-listen').textContent = `curl -N ${basic}${quoted(`${at('v1/events').href}?topic=${encodeURIComponent(filter).replaceAll('%2F', '/')}`)}`
   $('curl-publish').textContent = `curl ${basic}--data-raw ${quoted(payload)} ${quoted(`${at('v1/topics/').href}${path}?${query.join('&')}`)}`
   $('mosquitto-listen').textContent = `mosquitto_sub ${mqtt} -t ${quoted(filter)} -v`
   $('mosquitto-publish').textContent = `mosquitto_pub ${mqtt} -q ${$('qos').value}${$('retain').checked ? ' -r' : ''} -t ${quoted(topic)} -m ${quoted(payload)}`

@@ -1,0 +1,24 @@
+// Debian's Chromium without a window, driven by playwright-core, which brings no browser of its own.
+
+import { existsSync } from 'node:fs'
+import { chromium } from 'playwright-core'
+
+const EXECUTABLE = process.env.CHROMIUM ?? '/usr/bin/chromium'
+const ARGUMENTS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--disable-dev-shm-usage',
+]
+
+export async function launch() {
+  if (!existsSync(EXECUTABLE)) {
+    throw new Error(`there is no ${EXECUTABLE}: install Debian's package chromium, or name another one in CHROMIUM`)
+  }
+  // `headless` adds --headless.
+  return chromium.launch({ executablePath: EXECUTABLE, headless: true, args: ARGUMENTS })
+}
