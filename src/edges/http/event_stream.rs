@@ -62,12 +62,13 @@ pub(super) struct EventStream {
     timer: Pin<Box<Sleep>>,
     events: Vec<Arc<Event>>,
     opening: Option<Opening>,
+    /// The cursor that the client is told first.
+    start: Option<Offset>,
 }
 
 /// What the stream begins with.
 struct Opening {
     gap: Option<Gap>,
-    cursor: Offset,
 }
 
 impl EventStream {
@@ -95,7 +96,8 @@ impl EventStream {
             principal,
             retained,
             events: Vec::new(),
-            opening: Some(Opening { gap, cursor }),
+            opening: Some(Opening { gap }),
+            start: Some(cursor),
         }
     }
 
@@ -106,13 +108,18 @@ impl EventStream {
         out: &mut Vec<u8>,
     ) -> Poll<Option<StreamEnd>> {
         let before = out.len();
-        if let Some(opening) = self.opening.take() {
-            self.open(&opening, out);
+        let opening = self.opening.take();
+        if let Some(opening) = &opening {
+            self.open(opening, out);
         }
         if let Some(end) = self.check(out) {
             return Poll::Ready(Some(end));
         }
         self.write_retained(out);
+        if let Some(cursor) = self.start.take_if(|_| self.retained.is_empty()) {
+            // From here on the client resumes; before, it would miss Retained Messages.
+            self.tell(cursor, out);
+        }
         while self.retained.is_empty() && out.len() - before < PULL_BYTES {
             match self.pull.poll(cx, PULL_BYTES, &mut self.events) {
                 Poll::Ready(Pulled::Events) => self.write_events(out),
@@ -141,14 +148,12 @@ impl EventStream {
         }
     }
 
-    /// The client's cursor, before anything has happened: from here on it resumes.
+    /// What the client is told before anything else.
     fn open(&mut self, opening: &Opening, out: &mut Vec<u8>) {
         sse::write_retry(self.options.retry, out);
         if let Some(gap) = &opening.gap {
             self.write_gap(gap, out);
         }
-        let id = cursor(self.epoch, opening.cursor).to_text();
-        sse::write_id_only(id.as_id(), out);
     }
 
     /// Whether the stream may go on.

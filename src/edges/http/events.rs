@@ -1,8 +1,8 @@
 //! `GET /v1/events` and `GET /v1/messages`: what matches, as a stream or poll by poll.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use hyper::{Response, StatusCode};
 use serde_json::json;
 use tidings_protocol::sse::{CONTENT_TYPE as EVENT_STREAM, Since};
 use tidings_protocol::time::parse_duration;
+use tokio::time::sleep;
 
 use super::event_stream::{EventStream, StreamOptions};
 use super::problem::Problem;
@@ -155,8 +156,9 @@ pub(super) async fn stream(
         .ok_or_else(|| Problem::unavailable("there are http.streams_max streams already"))?;
     let opened = open(edge, &who.principal, &filters, start).await?;
     // After the reader is there: what is set meanwhile comes twice rather than never.
-    let retained = match query.flag("retained")? {
+    let retained = match query.flag("retained")? && resumed.is_none() {
         true => retained(edge, &filters),
+        // Who comes back has had them.
         false => Vec::new(),
     };
     let options = StreamOptions {
@@ -243,6 +245,11 @@ pub(super) async fn poll(
     let wait = query.parsed("wait", "a duration such as 30s, at most 55s", |it| {
         parse_duration(it).ok().filter(|wait| *wait <= WAIT_MAX)
     })?;
+    // Who has no cursor yet wants one, and can then wait for what comes after it.
+    let wait = wait.unwrap_or(match query.get("since") {
+        Some(_) => WAIT_DEFAULT,
+        None => Duration::ZERO,
+    });
     let expected = format!("a number from 1 to {LIMIT_MAX}");
     let limit = query.parsed("limit", &expected, |it| {
         it.parse()
@@ -268,13 +275,21 @@ pub(super) async fn poll(
     let mut cursor_at = reader.cursor();
     let mut pull = Pull::new(Arc::clone(&edge.broker), reader);
     let mut events: Vec<Arc<Event>> = Vec::new();
+    let mut deadline = pin!(sleep(wait));
     let pulling = async {
         while events.is_empty() {
-            match poll_fn(|cx| pull.poll(cx, POLL_BYTES, &mut events)).await {
-                Pulled::Events | Pulled::Gap(_) => {}
-                Pulled::Failed => {
+            let pulled = poll_fn(|cx| match pull.poll(cx, POLL_BYTES, &mut events) {
+                Poll::Ready(pulled) => Poll::Ready(Some(pulled)),
+                // What is there already is no matter of waiting.
+                Poll::Pending if pull.is_loading() => Poll::Pending,
+                Poll::Pending => deadline.as_mut().poll(cx).map(|()| None),
+            });
+            match pulled.await {
+                Some(Pulled::Events | Pulled::Gap(_)) => {}
+                Some(Pulled::Failed) => {
                     return Err(Problem::unavailable("the store has failed: see /readyz"));
                 }
+                None => return Ok(()),
             }
             if let Some(reader) = pull.reader() {
                 cursor_at = reader.cursor();
@@ -282,8 +297,9 @@ pub(super) async fn poll(
         }
         Ok(())
     };
-    if let Ok(Err(problem)) = tokio::time::timeout(wait.unwrap_or(WAIT_DEFAULT), pulling).await {
-        return Err(problem);
+    tokio::select! {
+        pulled = pulling => pulled?,
+        () = edge.stopped() => {}
     }
     drop(place);
     if events.len() > limit {

@@ -50,6 +50,11 @@ impl Pull {
         self.reader.as_deref_mut()
     }
 
+    /// Whether a page is being read.
+    pub(super) fn is_loading(&self) -> bool {
+        self.loading.is_some()
+    }
+
     /// Adds events to `events`, about this many bytes of them at most; pending while there are none.
     pub(super) fn poll(
         &mut self,

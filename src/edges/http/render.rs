@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use tidings_protocol::json::{self, Envelope};
 use tidings_protocol::sse::{self, EventName};
@@ -154,9 +156,13 @@ pub(super) fn write_message(
         (Format::Raw, Ok(data)) => sse::Event { name, id, data }.write(out),
         (Format::Raw, Err(_)) => {
             let name = EventName::new(BINARY_EVENT).ok();
-            sse::write_event_with(name, id, out, |out| {
-                json::write_base64(message.payload(), out);
-            });
+            let data = STANDARD.encode(message.payload());
+            sse::Event {
+                name,
+                id,
+                data: &data,
+            }
+            .write(out);
         }
     }
 }

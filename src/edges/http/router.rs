@@ -13,7 +13,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 
-use super::auth::authenticate;
+use super::auth::{authenticate, origin_allowed};
 use super::problem::Problem;
 use super::query::Query;
 use super::respond::{self, Body};
@@ -71,6 +71,13 @@ async fn route(
     }
     if !methods.split(", ").any(|it| it == method.as_str()) {
         return Err(Problem::method_not_allowed(methods));
+    }
+    // A browser sends some requests of any page without asking first (Fetch §3.2.1), and whoever
+    // needs no password would be at the mercy of every page that is looked at.
+    if method != Method::GET && !origin_allowed(edge, request.headers(), request.uri()) {
+        return Err(Problem::forbidden(
+            "a page of this origin may not change anything here: http.cors_origins names those that may",
+        ));
     }
     if let Some(file) = edge.page.file(&path) {
         return Ok(page(file, request.headers().get(IF_NONE_MATCH)));
