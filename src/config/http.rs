@@ -20,6 +20,9 @@ pub struct HttpConfig {
     pub body_timeout: Duration,
     /// Origins of other sites whose pages may use this server, as browsers name them.
     pub cors_origins: Vec<String>,
+    /// Host names, besides addresses and `localhost`, under which a server that only this machine can
+    /// reach is asked.
+    pub hosts: Vec<String>,
     pub heartbeat: Duration,
     pub streams_max: usize,
     pub resume_window: Duration,
@@ -45,7 +48,13 @@ impl HttpConfig {
             "" => Some(None),
             _ => is_origin(text).then(|| Some(text.to_owned())),
         });
+        let expected = "host names such as \"tidings.example.com\", or \"\"";
+        let hosts = r.list("http.hosts", expected, |text| match text {
+            "" => Some(None),
+            _ => is_host(text).then(|| Some(text.to_ascii_lowercase())),
+        });
         HttpConfig {
+            hosts: hosts.into_iter().filter_map(|(host, _)| host).collect(),
             listen,
             connections_max: r.integer("http.connections_max", 1..=10_000_000),
             header_timeout: r.duration("http.header_timeout", Duration::from_millis(1)..=HOUR),
@@ -65,6 +74,11 @@ impl HttpConfig {
             windows_max: r.integer("http.windows_max", 1..=10_000_000),
         }
     }
+}
+
+fn is_host(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    !text.is_empty() && text.bytes().all(allowed)
 }
 
 /// `scheme://host` or `scheme://host:port`, as it stands in an Origin header (RFC 6454 §6.1).

@@ -44,6 +44,7 @@ fn the_defaults_are_those_of_the_plan() {
     let http: Vec<String> = config.http.listen.iter().map(ToString::to_string).collect();
     assert_eq!(http, ["127.0.0.1:8080"]);
     assert_eq!(config.http.cors_origins, [""; 0]);
+    assert_eq!(config.http.hosts, [""; 0]);
     assert_eq!(config.warnings(), [""; 0]);
     // The repository's own file says what the defaults are, and changes none of them.
     assert_eq!(load(DEFAULTS), config);

@@ -2,6 +2,8 @@
 //!
 //! What is shown must be right: wrong credentials never turn into an anonymous client.
 
+use std::net::IpAddr;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Uri;
@@ -21,6 +23,30 @@ fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
 /// The host that the request is for, HTTP/2's `:authority` included.
 fn host<'r>(headers: &'r HeaderMap, uri: &'r Uri) -> Option<&'r str> {
     text(headers, &HOST).or_else(|| uri.authority().map(|it| it.as_str()))
+}
+
+/// Whether a request may be for the host that it names. A page of another site can have its own name
+/// point at this machine (DNS rebinding); where only this machine is let in, and without a password,
+/// that would let the page in.
+pub(super) fn host_allowed(edge: &Edge, headers: &HeaderMap, uri: &Uri) -> bool {
+    let exposed =
+        edge.access.anonymous_allowed() && edge.config.listen.iter().all(|it| it.is_loopback());
+    let Some(host) = host(headers, uri).filter(|_| exposed) else {
+        return true;
+    };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|it| it.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    let name = name.trim_end_matches('.');
+    address.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || edge
+            .config
+            .hosts
+            .iter()
+            .any(|it| it.eq_ignore_ascii_case(name))
 }
 
 /// Whether a page of this origin may open a WebSocket: its own server's, and those configured.

@@ -13,7 +13,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 
-use super::auth::{authenticate, origin_allowed};
+use super::auth::{authenticate, host_allowed, origin_allowed};
 use super::problem::Problem;
 use super::query::Query;
 use super::respond::{self, Body};
@@ -71,6 +71,11 @@ async fn route(
     }
     if !methods.split(", ").any(|it| it == method.as_str()) {
         return Err(Problem::method_not_allowed(methods));
+    }
+    if !host_allowed(edge, request.headers(), request.uri()) {
+        return Err(Problem::forbidden(
+            "this server does not go by the name in Host: call it localhost, or name it in http.hosts",
+        ));
     }
     // A browser sends some requests of any page without asking first (Fetch §3.2.1), and whoever
     // needs no password would be at the mercy of every page that is looked at.
