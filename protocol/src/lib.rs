@@ -1,4 +1,4 @@
-//! Packets, events and the grammar of topics: bytes in, values out.
+//! Packets, events, signatures and the grammar of topics: bytes in, values out.
 //!
 //! This crate owns what the broker says and understands on its wires:
 //!
@@ -7,6 +7,7 @@
 //! - [`topic`]: the grammar of Topic Names and Topic Filters, and what matches what;
 //! - [`sse`]: event streams for browsers, cursors, and where a client asks to begin;
 //! - [`json`]: JSON strings, and the envelope in which a message travels;
+//! - [`webhook`]: signatures, CloudEvents, the schedule of attempts, trace contexts;
 //! - [`net`]: which addresses a webhook must not reach;
 //! - [`time`]: points in time and durations as text.
 //!
@@ -36,3 +37,4 @@ pub mod net;
 pub mod sse;
 pub mod time;
 pub mod topic;
+pub mod webhook;
