@@ -1,4 +1,4 @@
-//! Packets, events and the grammar of topics: bytes in, values out.
+//! Packets, events, signatures and the grammar of topics: bytes in, values out.
 //!
 //! This crate owns what the broker says and understands on its wires:
 //!
@@ -7,12 +7,14 @@
 //! - [`topic`]: the grammar of Topic Names and Topic Filters, and what matches what;
 //! - [`sse`]: event streams for browsers, cursors, and where a client asks to begin;
 //! - [`json`]: JSON strings, and the envelope in which a message travels;
+//! - [`webhook`]: signatures, CloudEvents, the schedule of attempts, trace contexts;
+//! - [`net`]: which addresses a webhook must not reach;
 //! - [`time`]: points in time and durations as text.
 //!
 //! It has no I/O, no clock, no tasks and no state: whatever depends on which packet came before
 //! (a second CONNECT, a Packet Identifier in use, an alias that was never set) or on the direction
-//! (a client that sends CONNACK) is the broker's to judge and what time it is now is a
-//! parameter. Start reading at [`mqtt::decode`].
+//! (a client that sends CONNACK) is the broker's to judge, and what time it is now, or a
+//! random number, is a parameter. Start reading at [`mqtt::decode`].
 //!
 //! # Why not a crate from the registry
 //!
@@ -31,6 +33,8 @@
 
 pub mod json;
 pub mod mqtt;
+pub mod net;
 pub mod sse;
 pub mod time;
 pub mod topic;
+pub mod webhook;

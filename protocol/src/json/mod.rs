@@ -7,5 +7,6 @@ mod envelope;
 mod string;
 
 pub use envelope::Envelope;
+pub(crate) use envelope::write_user_properties;
 pub use string::{write_base64, write_string};
 pub(crate) use string::{write_integer, write_member};
