@@ -1,22 +1,37 @@
 //! Accepting connections, HTTP/1.1 and HTTP/2 by prior knowledge.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hyper::service::service_fn;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
 
+use super::respond::Body;
 use super::{Edge, router};
 use crate::config::ListenAddress;
 use crate::edges::listen;
+
+/// What a connection of HTTP/2 begins with.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long to wait for the rest of it.
+const PREFACE_LOOK: Duration = Duration::from_millis(5);
+
+/// The head of a request.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Streams of one HTTP/2 connection.
 const H2_STREAMS_MAX: u32 = 256;
@@ -100,7 +115,7 @@ fn accept(
             let _place = place;
             let refusing = stream.write_all(TOO_MANY);
             // One that does not take it is not waited for.
-            let _ = tokio::time::timeout(OUT_OF_RESOURCES, refusing).await;
+            let _ = timeout(OUT_OF_RESOURCES, refusing).await;
         });
         return;
     }
@@ -114,39 +129,82 @@ fn accept(
     });
 }
 
+/// Serves a connection in the version that its first bytes name.
 async fn serve(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(edge.config.header_timeout)
-        .max_buf_size(64 * 1024);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(H2_STREAMS_MAX)
-        .max_header_list_size(64 * 1024)
-        .keep_alive_interval(edge.config.heartbeat.max(Duration::from_secs(1)));
-    let service = {
-        let edge = Arc::clone(&edge);
-        service_fn(move |request| {
-            let edge = Arc::clone(&edge);
-            async move { Ok::<_, Infallible>(router::answer(edge, peer, request).await) }
-        })
-    };
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = edge.stopped() => {
-            connection.as_mut().graceful_shutdown();
-            // Its streams are asked for more once, and then say goodbye.
-            connection.await
-        }
+    let deadline = edge.config.header_timeout;
+    let ended = match timeout(deadline, is_http2(&stream)).await {
+        // Boxed: thousands of connections are of the other kind.
+        Ok(Ok(true)) => Box::pin(serve_http2(edge, stream, peer)).await,
+        Ok(Ok(false)) => serve_http1(edge, stream, peer).await,
+        Ok(Err(_)) | Err(_) => return,
     };
     if let Err(error) = ended {
         tracing::debug!(address = %peer, %error, "an HTTP connection ended badly");
     }
+}
+
+/// Whether a connection begins with the preface of HTTP/2 (RFC 9113 §3.4), which is looked at and
+/// not taken.
+async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut seen = [0; PREFACE.len()];
+    loop {
+        let count = stream.peek(&mut seen).await?;
+        if count == 0 || seen[..count] != PREFACE[..count] {
+            return Ok(false);
+        }
+        if count == PREFACE.len() {
+            return Ok(true);
+        }
+        // A part of it is there, and is there still: nothing would tell of the rest.
+        tokio::time::sleep(PREFACE_LOOK).await;
+    }
+}
+
+async fn serve_http1(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr) -> hyper::Result<()> {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(edge.config.header_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service(&edge, peer))
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = &mut connection => return ended,
+        () = edge.stopped() => connection.as_mut().graceful_shutdown(),
+    }
+    // Its stream is asked for more once, and then says goodbye.
+    connection.await
+}
+
+async fn serve_http2(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr) -> hyper::Result<()> {
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(H2_STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .keep_alive_interval(edge.config.heartbeat.max(Duration::from_secs(1)))
+        .serve_connection(TokioIo::new(stream), service(&edge, peer));
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = &mut connection => return ended,
+        () = edge.stopped() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+/// Answers the requests of a connection. Boxed, so that nothing of handling one is left while its
+/// stream goes on.
+fn service(
+    edge: &Arc<Edge>,
+    peer: SocketAddr,
+) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Answer>
++ use<> {
+    let edge = Arc::clone(edge);
+    service_fn(move |request| -> Answer {
+        let edge = Arc::clone(&edge);
+        Box::pin(async move { Ok(router::answer(edge, peer, request).await) })
+    })
 }
 
 fn count_panic(edge: &Edge, ended: Result<(), JoinError>) {
