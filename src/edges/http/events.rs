@@ -30,6 +30,22 @@ use crate::broker::Message;
 use crate::broker::feed::{Cursor, Event, OpenReader, Start};
 use crate::store::{Offset, until_durable};
 
+/// Parameters of `GET /v1/events`; the id has the names that clients of EventSource give it.
+pub(super) const STREAM_QUERY: &[&str] = &[
+    "topic",
+    "since",
+    "last_event_id",
+    "lastEventId",
+    "lastEventID",
+    "format",
+    "event",
+    "retained",
+    "ticket",
+];
+
+/// Parameters of `GET /v1/messages`.
+pub(super) const POLL_QUERY: &[&str] = &["topic", "since", "wait", "limit", "ticket"];
+
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Retained Messages that a stream can begin with.
@@ -115,18 +131,7 @@ pub(super) async fn stream(
     who: &Authenticated,
     parts: &Parts,
 ) -> Result<Response<Body>, Problem> {
-    const KNOWN: [&str; 9] = [
-        "topic",
-        "since",
-        "last_event_id",
-        "lastEventId",
-        "lastEventID",
-        "format",
-        "event",
-        "retained",
-        "ticket",
-    ];
-    let query = Query::parse(parts.uri.query(), &KNOWN)?;
+    let query = Query::parse(parts.uri.query(), STREAM_QUERY)?;
     let filters = query.filters("topic")?;
     let header = parts
         .headers
@@ -233,10 +238,7 @@ pub(super) async fn poll(
     who: &Authenticated,
     parts: &Parts,
 ) -> Result<Response<Body>, Problem> {
-    let query = Query::parse(
-        parts.uri.query(),
-        &["topic", "since", "wait", "limit", "ticket"],
-    )?;
+    let query = Query::parse(parts.uri.query(), POLL_QUERY)?;
     let filters = query.filters("topic")?;
     let start = match query.get("since") {
         Some(since) => start_of(edge, since)?,

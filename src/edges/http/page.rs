@@ -74,7 +74,7 @@ impl File {
 /// All files of the page.
 #[derive(Debug)]
 pub struct Page {
-    files: [File; 4],
+    pub(super) files: [File; 4],
 }
 
 impl Page {

@@ -22,6 +22,17 @@ use crate::access::Principal;
 use crate::broker::{Publication, Published, Remembered, RouteCache, Run};
 use crate::store::until_durable;
 
+/// Parameters of `POST /v1/topics/{topic}`.
+pub(super) const TO_TOPIC_QUERY: &[&str] = &[
+    "qos",
+    "retain",
+    "expiry",
+    "content_type",
+    "response_topic",
+    "correlation_data",
+    "user.",
+];
+
 /// Messages in one array.
 const MESSAGES_MAX: usize = 10_000;
 
@@ -104,17 +115,8 @@ pub(super) async fn to_topic(
     parts: &Parts,
     body: Incoming,
 ) -> Result<Response<Body>, Problem> {
-    const KNOWN: [&str; 7] = [
-        "qos",
-        "retain",
-        "expiry",
-        "content_type",
-        "response_topic",
-        "correlation_data",
-        "user.",
-    ];
     let topic = topic_of(topic, &edge.broker.topic_limits())?;
-    let query = Query::parse(parts.uri.query(), &KNOWN)?;
+    let query = Query::parse(parts.uri.query(), TO_TOPIC_QUERY)?;
     let qos = query
         .parsed("qos", "0, 1 or 2", |it| it.parse().ok())?
         .unwrap_or(1);

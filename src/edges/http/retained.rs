@@ -22,6 +22,13 @@ use crate::access::Principal;
 use crate::broker::Message;
 use crate::store::until_durable;
 
+/// Parameters of `GET /v1/topics/{topic}`.
+pub(super) const GET_QUERY: &[&str] = &["format"];
+/// Parameters of `GET /v1/retained`.
+pub(super) const LIST_QUERY: &[&str] = &["filter", "limit", "cursor"];
+/// Parameters of `DELETE /v1/retained`.
+pub(super) const DELETE_ALL_QUERY: &[&str] = &["filter"];
+
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
@@ -41,7 +48,7 @@ pub(super) fn get(
     parts: &Parts,
 ) -> Result<Response<Body>, Problem> {
     let topic = topic_of(topic, &edge.broker.topic_limits())?;
-    let query = Query::parse(parts.uri.query(), &["format"])?;
+    let query = Query::parse(parts.uri.query(), GET_QUERY)?;
     let as_json = match query.get("format") {
         None | Some("raw") => false,
         Some("json") => true,
@@ -152,7 +159,7 @@ pub(super) fn list(
     principal: &Principal,
     parts: &Parts,
 ) -> Result<Response<Body>, Problem> {
-    let query = Query::parse(parts.uri.query(), &["filter", "limit", "cursor"])?;
+    let query = Query::parse(parts.uri.query(), LIST_QUERY)?;
     let filter = one_filter(edge, &query, principal)?;
     let expected = format!("a number from 1 to {LIMIT_MAX}");
     let limit = query.parsed("limit", &expected, |it| {
@@ -195,7 +202,7 @@ pub(super) async fn delete_all(
     principal: &Principal,
     parts: &Parts,
 ) -> Result<Response<Body>, Problem> {
-    let query = Query::parse(parts.uri.query(), &["filter"])?;
+    let query = Query::parse(parts.uri.query(), DELETE_ALL_QUERY)?;
     let filter = one_filter(edge, &query, principal)?;
     let (mut cleared, mut denied) = (0_u64, 0_u64);
     let mut after: Option<Arc<str>> = None;

@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 
 use super::auth::{authenticate, host_allowed, origin_allowed};
+use super::page::{File, Page};
 use super::problem::Problem;
 use super::query::Query;
 use super::respond::{self, Body};
@@ -42,17 +43,35 @@ pub(super) async fn answer(
     response
 }
 
+const READ_ONLY: &str = "GET, HEAD, OPTIONS";
+
+/// All paths but those of the page, and their methods. `{topic}` is the rest of a path, slashes
+/// included.
+const PATHS: [(&str, &str); 12] = [
+    ("/v1/topics/{topic}", "GET, HEAD, POST, DELETE, OPTIONS"),
+    ("/v1/publish", "POST, OPTIONS"),
+    ("/v1/events", READ_ONLY),
+    ("/v1/messages", READ_ONLY),
+    ("/v1/ws", READ_ONLY),
+    ("/v1/retained", "GET, HEAD, DELETE, OPTIONS"),
+    ("/v1/tickets", "POST, OPTIONS"),
+    ("/mqtt", READ_ONLY),
+    ("/healthz", READ_ONLY),
+    ("/readyz", READ_ONLY),
+    ("/metrics", READ_ONLY),
+    ("/openapi.json", READ_ONLY),
+];
+
 /// The methods of a path; none if there is no such path.
-fn allowed(edge: &Edge, path: &str) -> Option<&'static str> {
-    match path {
-        "/v1/publish" | "/v1/tickets" => Some("POST, OPTIONS"),
-        "/v1/events" | "/v1/messages" | "/v1/ws" | "/mqtt" | "/healthz" | "/readyz"
-        | "/metrics" | "/openapi.json" => Some("GET, HEAD, OPTIONS"),
-        "/v1/retained" => Some("GET, HEAD, DELETE, OPTIONS"),
-        _ if path.starts_with("/v1/topics/") => Some("GET, HEAD, POST, DELETE, OPTIONS"),
-        _ if edge.page.file(path).is_some() => Some("GET, HEAD, OPTIONS"),
-        _ => None,
-    }
+fn allowed(page: &Page, path: &str) -> Option<&'static str> {
+    let is = |known: &str| match known.strip_suffix("{topic}") {
+        Some(prefix) => path.starts_with(prefix),
+        None => path == known,
+    };
+    let known = PATHS.iter().find(|(known, _)| is(known));
+    known
+        .map(|(_, methods)| *methods)
+        .or_else(|| page.file(path).map(|_| READ_ONLY))
 }
 
 async fn route(
@@ -61,7 +80,7 @@ async fn route(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
     let path = request.uri().path().to_owned();
-    let methods = allowed(edge, &path).ok_or_else(|| Problem::not_found(&path))?;
+    let methods = allowed(&edge.page, &path).ok_or_else(|| Problem::not_found(&path))?;
     let method = match request.method() {
         &Method::HEAD => Method::GET,
         method => method.clone(),
@@ -147,7 +166,7 @@ pub(super) fn ticket_of(parts: &Parts) -> Result<Option<String>, Problem> {
         .and_then(|query| query.split('&').find_map(of)))
 }
 
-fn page(file: &super::page::File, known: Option<&HeaderValue>) -> Response<Body> {
+fn page(file: &File, known: Option<&HeaderValue>) -> Response<Body> {
     let is_known = known
         .and_then(|it| it.to_str().ok())
         .is_some_and(|it| file.is_known(it));
@@ -207,5 +226,127 @@ fn add_cors(edge: &Edge, origin: Option<&HeaderValue>, response: &mut Response<B
             ACCESS_CONTROL_EXPOSE_HEADERS,
             HeaderValue::from_static("tidings-qos, www-authenticate, retry-after"),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn document() -> Value {
+        serde_json::from_str(OPENAPI).expect("JSON")
+    }
+
+    fn paths(document: &Value) -> &serde_json::Map<String, Value> {
+        document["paths"].as_object().expect("paths")
+    }
+
+    /// The methods of a path in the document, with those that it says are everywhere.
+    fn documented(path: &Value) -> BTreeSet<String> {
+        const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+        let path = path.as_object().expect("a path");
+        let mut methods: BTreeSet<String> = METHODS
+            .iter()
+            .filter(|method| path.contains_key(**method))
+            .map(|method| method.to_uppercase())
+            .collect();
+        if methods.contains("GET") {
+            methods.insert("HEAD".to_owned());
+        }
+        methods.insert("OPTIONS".to_owned());
+        methods
+    }
+
+    #[test]
+    fn the_document_has_the_paths_and_methods_that_are_answered() {
+        let (page, document) = (Page::new(None), document());
+        assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+        let described: BTreeMap<&str, BTreeSet<String>> = paths(&document)
+            .iter()
+            .map(|(path, it)| (path.as_str(), documented(it)))
+            .collect();
+        let files = page.files.iter().map(|file| file.path);
+        let answered: BTreeMap<&str, BTreeSet<String>> = PATHS
+            .iter()
+            .map(|(path, _)| *path)
+            .chain(files)
+            .map(|path| {
+                let methods = allowed(&page, path).expect("a path that is listed");
+                (path, methods.split(", ").map(str::to_owned).collect())
+            })
+            .collect();
+        assert_eq!(described, answered);
+    }
+
+    #[test]
+    fn the_document_has_the_parameters_that_are_known() {
+        let document = document();
+        let known: [(&str, &str, &[&str]); 7] = [
+            ("/v1/topics/{topic}", "post", publish::TO_TOPIC_QUERY),
+            ("/v1/topics/{topic}", "get", retained::GET_QUERY),
+            ("/v1/events", "get", events::STREAM_QUERY),
+            ("/v1/messages", "get", events::POLL_QUERY),
+            ("/v1/retained", "get", retained::LIST_QUERY),
+            ("/v1/retained", "delete", retained::DELETE_ALL_QUERY),
+            ("/v1/ws", "get", ws::QUERY),
+        ];
+        let ticket = &document["components"]["securitySchemes"]["ticket"];
+        assert_eq!(
+            (&ticket["in"], &ticket["name"]),
+            (&"query".into(), &"ticket".into())
+        );
+        for (path, item) in paths(&document) {
+            for (method, operation) in item.as_object().expect("a path") {
+                if method == "parameters" {
+                    continue;
+                }
+                let parameters = operation["parameters"].as_array();
+                let mut described: BTreeSet<&str> = parameters
+                    .into_iter()
+                    .flatten()
+                    .filter(|it| it["in"] == "query")
+                    .filter_map(|it| it["name"].as_str())
+                    // One that stands for all that begin alike.
+                    .map(|name| name.strip_suffix("NAME").unwrap_or(name))
+                    .collect();
+                let security = operation["security"].as_array();
+                if security
+                    .into_iter()
+                    .flatten()
+                    .any(|it| it.get("ticket").is_some())
+                {
+                    described.insert("ticket");
+                }
+                let expected = known
+                    .iter()
+                    .find(|it| (it.0, it.1) == (path.as_str(), method.as_str()))
+                    .map_or(&[][..], |it| it.2);
+                let expected: BTreeSet<&str> = expected.iter().copied().collect();
+                assert_eq!(described, expected, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_reference_in_the_document_leads_somewhere() {
+        fn check(document: &Value, at: &Value) {
+            match at {
+                Value::Object(members) => {
+                    if let Some(Value::String(reference)) = members.get("$ref") {
+                        let pointer = reference.strip_prefix('#').expect("within the document");
+                        assert!(document.pointer(pointer).is_some(), "{reference}");
+                    }
+                    members.values().for_each(|it| check(document, it));
+                }
+                Value::Array(items) => items.iter().for_each(|it| check(document, it)),
+                _ => {}
+            }
+        }
+        let document = document();
+        check(&document, &document);
     }
 }

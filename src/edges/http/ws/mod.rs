@@ -24,6 +24,9 @@ use super::query::Query;
 use super::respond::{self, Body};
 use super::router::ticket_of;
 
+/// Parameters of `GET /v1/ws`.
+pub(super) const QUERY: &[&str] = &["ticket"];
+
 /// A WebSocket over an HTTP connection.
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -135,7 +138,7 @@ pub(super) async fn upgrade(
     edge: &Arc<Edge>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
-    Query::parse(request.uri().query(), &["ticket"])?;
+    Query::parse(request.uri().query(), QUERY)?;
     let handshake = handshake(edge, &mut request, &[protocol::SUBPROTOCOL])?;
     let (parts, _) = request.into_parts();
     let ticket = ticket_of(&parts)?;
