@@ -13,6 +13,7 @@ mod expiry;
 mod flapping;
 mod flow;
 mod histories;
+mod http;
 mod limits;
 mod malformed;
 mod properties;

@@ -14,6 +14,8 @@ use super::{Client, panics};
 pub struct Broker {
     /// Another one after each start.
     pub address: SocketAddr,
+    /// That of HTTP; another one after each start.
+    pub http: SocketAddr,
     server: Option<Server>,
     settings: String,
     /// Goes with the broker.
@@ -35,9 +37,10 @@ impl Broker {
     /// With files that are already in `directory`; in the settings, `{dir}` stands for its path.
     pub async fn within(directory: TempDir, settings: &str) -> Broker {
         panics::watch();
-        let (server, address) = start(&directory, settings).await;
+        let (server, address, http) = start(&directory, settings).await;
         Broker {
             address,
+            http,
             server: Some(server),
             settings: settings.to_owned(),
             directory,
@@ -76,8 +79,8 @@ impl Broker {
 
     /// Starts it again, after [`Broker::stop`], on its directory.
     pub async fn start_again(&mut self) {
-        let (server, address) = start(&self.directory, &self.settings).await;
-        (self.server, self.address) = (Some(server), address);
+        let (server, address, http) = start(&self.directory, &self.settings).await;
+        (self.server, self.address, self.http) = (Some(server), address, http);
     }
 
     /// The same with other settings.
@@ -93,12 +96,13 @@ impl Broker {
     }
 }
 
-async fn start(directory: &TempDir, settings: &str) -> (Server, SocketAddr) {
+async fn start(directory: &TempDir, settings: &str) -> (Server, SocketAddr, SocketAddr) {
     let server = Server::start(configuration(directory, settings))
         .await
         .expect("the broker starts");
     let address = server.addresses().mqtt[0];
-    (server, address)
+    let http = server.addresses().http[0];
+    (server, address, http)
 }
 
 fn configuration(directory: &TempDir, settings: &str) -> Config {

@@ -1,0 +1,131 @@
+//! A small HTTP/1.1 client that shows what is on the wire.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// A broker that says nothing for so long has failed the scenario.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A connection on which the head of an answer was read.
+pub struct Answer {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    stream: BufReader<TcpStream>,
+    /// What came in chunks and was not asked for yet.
+    unread: Vec<u8>,
+}
+
+/// Sends one request and reads the head of the answer. `headers` are whole lines, each ending in
+/// CR LF.
+pub async fn send(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &str,
+    body: &[u8],
+) -> Answer {
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n{headers}\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.expect("written");
+    stream.write_all(body).await.expect("written");
+    let mut answer = Answer {
+        status: 0,
+        headers: Vec::new(),
+        stream: BufReader::new(stream),
+        unread: Vec::new(),
+    };
+    let status = answer.wire_line().await;
+    answer.status = status
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|it| it.get(..3)?.parse().ok())
+        .unwrap_or_else(|| panic!("no status line: {status:?}"));
+    loop {
+        let line = answer.wire_line().await;
+        if line.is_empty() {
+            return answer;
+        }
+        let (name, value) = line.split_once(':').expect("a header");
+        let value = value.trim().to_owned();
+        answer.headers.push((name.to_ascii_lowercase(), value));
+    }
+}
+
+impl Answer {
+    async fn wire_line(&mut self) -> String {
+        let mut line = String::new();
+        timeout(PATIENCE, self.stream.read_line(&mut line))
+            .await
+            .expect("a line in time")
+            .expect("a line");
+        line.strip_suffix("\r\n").expect("a whole line").to_owned()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut found = self.headers.iter().filter(|(it, _)| it == name);
+        found.next().map(|(_, value)| value.as_str())
+    }
+
+    /// The body of an answer with a Content-Length.
+    pub async fn body(mut self) -> Vec<u8> {
+        let length = self.header("content-length").expect("a length");
+        let mut body = vec![0; length.parse().expect("a number")];
+        timeout(PATIENCE, self.stream.read_exact(&mut body))
+            .await
+            .expect("the body in time")
+            .expect("the body");
+        body
+    }
+
+    pub async fn json(self) -> Value {
+        serde_json::from_slice(&self.body().await).expect("JSON")
+    }
+
+    /// The next lines of a stream in chunks, up to an empty one; none at the end of the stream.
+    pub async fn block(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.unread.windows(2).position(|it| it == b"\n\n") {
+                let rest = self.unread.split_off(end + 2);
+                let mut block = std::mem::replace(&mut self.unread, rest);
+                block.truncate(end);
+                return Some(String::from_utf8(block).expect("UTF-8"));
+            }
+            let size = self.wire_line().await;
+            let size = usize::from_str_radix(&size, 16).expect("the size of a chunk");
+            let mut chunk = vec![0; size + 2];
+            timeout(PATIENCE, self.stream.read_exact(&mut chunk))
+                .await
+                .expect("a chunk in time")
+                .expect("a chunk");
+            assert_eq!(chunk.split_off(size), b"\r\n");
+            if size == 0 {
+                assert_eq!(self.unread, b"", "half an event at the end");
+                return None;
+            }
+            self.unread.extend(chunk);
+        }
+    }
+
+    /// The next block of a stream that is not a comment.
+    pub async fn event(&mut self) -> String {
+        loop {
+            let block = self.block().await.expect("the stream goes on");
+            if !block.starts_with(':') {
+                return block;
+            }
+        }
+    }
+}
+
+/// The value of a field of an event.
+pub fn field<'b>(block: &'b str, name: &str) -> Option<&'b str> {
+    let of = |line: &'b str| line.strip_prefix(name)?.strip_prefix(": ");
+    block.lines().find_map(of)
+}

@@ -1,0 +1,34 @@
+//! Paths and methods.
+
+use serde_json::json;
+
+use super::client::send;
+use crate::harness::*;
+
+#[tokio::test]
+async fn health_is_told() {
+    let broker = Broker::start().await;
+    for (path, status) in [("/healthz", "ok"), ("/readyz", "ready")] {
+        let answer = send(broker.http, "GET", path, "", b"").await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.json().await, json!({"status": status}));
+    }
+}
+
+/// RFC 9110 §15.5.5 and §15.5.6: a 405 names what is allowed.
+#[tokio::test]
+async fn unknown_paths_and_methods_are_refused() {
+    let broker = Broker::start().await;
+    assert_eq!(
+        send(broker.http, "GET", "/v1/nothing", "", b"")
+            .await
+            .status,
+        404
+    );
+    let answer = send(broker.http, "GET", "/v1/publish", "", b"").await;
+    assert_eq!(answer.status, 405);
+    assert_eq!(answer.header("allow"), Some("POST, OPTIONS"));
+    let answer = send(broker.http, "OPTIONS", "/v1/publish", "", b"").await;
+    assert_eq!(answer.status, 204);
+    assert_eq!(answer.header("allow"), Some("POST, OPTIONS"));
+}
