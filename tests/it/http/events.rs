@@ -84,3 +84,99 @@ async fn a_heartbeat_is_a_comment() {
     let block = stream.block().await.expect("a heartbeat");
     assert!(block.starts_with(':'), "{block:?}");
 }
+
+/// A cursor of another log is answered with a gap, and the stream goes on from now.
+#[tokio::test]
+async fn a_foreign_epoch_is_a_gap() {
+    let broker = Broker::start().await;
+    let target = "/v1/events?topic=t&last_event_id=1.1";
+    let mut stream = send(broker.http, "GET", target, "", b"").await;
+    assert_eq!(stream.status, 200);
+    loop {
+        let block = stream.event().await;
+        if field(&block, "event") == Some("gap") {
+            let data = field(&block, "data").expect("data");
+            let gap: Value = serde_json::from_str(data).expect("JSON");
+            assert_eq!(
+                gap,
+                serde_json::json!({}),
+                "nothing is kept, and what was lost is unknown"
+            );
+            break;
+        }
+        assert!(field(&block, "retry").is_some(), "{block:?}");
+    }
+}
+
+/// Lines of a payload are lines of data, and what is not text is in base64.
+#[tokio::test]
+async fn raw_payloads_survive() {
+    let broker = Broker::start().await;
+    let (mut stream, _) = listen(&broker, "topic=t&topic=u&format=raw", "").await;
+    send(broker.http, "POST", "/v1/topics/t", "", b"a\r\nb\nc").await;
+    send(broker.http, "POST", "/v1/topics/u", "", &[0xff, 0xfe]).await;
+    let binary = loop {
+        let event = stream.event().await;
+        if field(&event, "event") == Some("base64") {
+            break event;
+        }
+        assert!(!event.contains('\r'), "{event:?}");
+        assert!(event.contains("data: a\ndata: b\ndata: c"), "{event:?}");
+    };
+    assert_eq!(field(&binary, "data"), Some("//4="));
+}
+
+/// Retained Messages come first if they are asked for.
+#[tokio::test]
+async fn retained_messages_come_first() {
+    let broker = Broker::start().await;
+    send(broker.http, "POST", "/v1/topics/t?retain=true", "", b"kept").await;
+    let target = "/v1/events?topic=t&retained=true&format=raw";
+    let mut stream = send(broker.http, "GET", target, "", b"").await;
+    loop {
+        let block = stream.event().await;
+        if let Some(data) = field(&block, "data") {
+            assert_eq!(data, "kept");
+            break;
+        }
+    }
+}
+
+/// A + in a query is a space: the answer says what to write.
+#[tokio::test]
+async fn a_bare_plus_gets_advice() {
+    let broker = Broker::start().await;
+    let answer = send(broker.http, "GET", "/v1/events?topic=a/+/b", "", b"").await;
+    assert_eq!(answer.status, 400);
+    let detail = answer.json().await["detail"].to_string();
+    assert!(detail.contains("%2B"), "{detail}");
+    let answer = send(broker.http, "GET", "/v1/events?topic=$share/g/t", "", b"").await;
+    assert_eq!(answer.status, 400);
+}
+
+/// A chain of cursors of long polls loses and doubles nothing.
+#[tokio::test]
+async fn a_chain_of_polls_is_whole() {
+    let broker = Broker::start().await;
+    let poll = async |since: &str| {
+        let target = format!("/v1/messages?topic=t&wait=0s&limit=2{since}");
+        let answer = send(broker.http, "GET", &target, "", b"").await;
+        assert_eq!(answer.status, 200);
+        answer.json().await
+    };
+    let mut answer = poll("").await;
+    assert_eq!(answer["messages"], serde_json::json!([]));
+    for payload in ["1", "2", "3"] {
+        send(broker.http, "POST", "/v1/topics/t", "", payload.as_bytes()).await;
+    }
+    for expected in [&["1", "2"][..], &["3"], &[]] {
+        let cursor = answer["cursor"].as_str().expect("a cursor");
+        answer = poll(&format!("&since={cursor}")).await;
+        let messages = answer["messages"].as_array().expect("an array");
+        let payloads: Vec<_> = messages.iter().map(|it| it["payload"].as_str()).collect();
+        assert_eq!(
+            payloads,
+            expected.iter().map(|it| Some(*it)).collect::<Vec<_>>()
+        );
+    }
+}
