@@ -21,6 +21,9 @@ pub fn run(options: &ConfigOptions, out: &mut impl Write) -> anyhow::Result<()> 
     for address in &config.mqtt.listen {
         writeln!(out, "mqtt.listen: {address}")?;
     }
+    for address in &config.http.listen {
+        writeln!(out, "http.listen: {address}")?;
+    }
     Ok(())
 }
 

@@ -68,8 +68,9 @@ fn what_has_no_meaning_is_refused() {
 }
 
 async fn broker(settings: &str) -> (tidings::Server, String) {
-    let settings =
-        format!("mqtt.listen = \"127.0.0.1:0\"\nstore.durability = \"memory\"\n{settings}");
+    let settings = format!(
+        "mqtt.listen = \"127.0.0.1:0\"\nhttp.listen = \"\"\nstore.durability = \"memory\"\n{settings}"
+    );
     let config = Config::from_toml(&settings).unwrap_or_else(|problems| panic!("{problems}"));
     let server = tidings::Server::start(config).await.unwrap();
     let address = server.addresses().mqtt[0].to_string();
