@@ -13,8 +13,8 @@ pub(super) fn days_from_date(year: u32, month: u32, day: u32) -> i64 {
         - 719_468
 }
 
-/// Year, month (1 to 12) and day (1 to 31) of a day at or after 1970-01-01.
-pub(super) fn date_from_days(days: u64) -> (u32, u32, u32) {
+/// Year, month (1 to 12) and day (1 to 31) of the day so many days after 1970-01-01.
+pub fn date_from_days(days: u64) -> (u32, u32, u32) {
     const DAYS_PER_ERA: u64 = 146_097;
     let days = days + 719_468;
     let (era, day_of_era) = (days / DAYS_PER_ERA, days % DAYS_PER_ERA);

@@ -8,6 +8,7 @@ mod duration;
 mod http_date;
 mod rfc3339;
 
+pub use calendar::date_from_days;
 pub use duration::{DurationError, parse_duration};
 pub use http_date::parse_http_date;
 pub use rfc3339::{Rfc3339, TimeError, UNIX_MS_MAX, parse_rfc3339};
