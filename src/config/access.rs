@@ -1,11 +1,10 @@
 //! `[access]`: who is let in, and what they may do.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::problem::{Origin, ProblemKind, nearest};
-use super::reader::{Reader, items};
+use super::problem::{Origin, ProblemKind};
+use super::reader::Reader;
 use super::template::Template;
 use super::value::{Located, Member, Value};
 
@@ -145,19 +144,7 @@ impl AccessConfig {
 /// Reads one rule, noting all that is wrong with it.
 fn read_rule(r: &mut Reader, at: &Origin, members: Vec<Member>) -> Option<Rule> {
     const KEYS: [&str; 4] = ["user", "allow", "deny", "topics"];
-    let mut named = BTreeMap::new();
-    for member in members {
-        if KEYS.contains(&member.key.as_str()) {
-            named.insert(member.key.clone(), member);
-        } else {
-            let nearest = nearest(&member.key, '\0', KEYS.into_iter()).map(str::to_owned);
-            r.problem(
-                member.key_at,
-                &format!("access.rule.{}", member.key),
-                ProblemKind::UnknownKey { nearest },
-            );
-        }
-    }
+    let mut named = r.members("access.rule", &KEYS, members);
     let missing = |r: &mut Reader, key: &str, found: &str, expected: &str| {
         let kind = ProblemKind::Value {
             found: found.to_owned(),
@@ -176,8 +163,14 @@ fn read_rule(r: &mut Reader, at: &Origin, members: Vec<Member>) -> Option<Rule> 
 
     const ACTION: &str = "\"publish\", \"subscribe\" or \"receive\", or an array of them";
     let (effect, actions) = match (named.remove("allow"), named.remove("deny")) {
-        (Some(allow), None) => (Effect::Allow, read_strings(r, &allow, ACTION, parse_action)),
-        (None, Some(deny)) => (Effect::Deny, read_strings(r, &deny, ACTION, parse_action)),
+        (Some(allow), None) => (
+            Effect::Allow,
+            r.strings("access.rule", &allow, ACTION, parse_action),
+        ),
+        (None, Some(deny)) => (
+            Effect::Deny,
+            r.strings("access.rule", &deny, ACTION, parse_action),
+        ),
         (Some(_), Some(deny)) => {
             let why = "a rule either allows or denies; write a second rule for the other";
             r.conflict(deny.key_at, "access.rule", why.to_owned());
@@ -196,7 +189,7 @@ fn read_rule(r: &mut Reader, at: &Origin, members: Vec<Member>) -> Option<Rule> 
 
     const TOPICS: &str = "Topic Filters, such as [\"devices/%u/#\"]";
     let topics = match named.remove("topics") {
-        Some(topics) => read_strings(r, &topics, TOPICS, |text| {
+        Some(topics) => r.strings("access.rule", &topics, TOPICS, |text| {
             Template::parse(text).map_err(str::to_owned)
         }),
         None => {
@@ -231,46 +224,4 @@ fn read_subject(r: &mut Reader, value: &Located, expected: &str) -> Option<Subje
 fn parse_action(text: &str) -> Result<Action, String> {
     let action = ACTIONS.iter().find(|(name, _)| *name == text);
     action.map(|(_, action)| *action).ok_or_else(String::new)
-}
-
-/// A string or an array of strings, at least one. `parse` may say what is wrong with one.
-fn read_strings<T>(
-    r: &mut Reader,
-    member: &Member,
-    expected: &str,
-    parse: impl Fn(&str) -> Result<T, String>,
-) -> Option<Vec<T>> {
-    let key = format!("access.rule.{}", member.key);
-    let list = items(&member.value);
-    let mut parsed = Vec::with_capacity(list.len());
-    for item in &list {
-        let result = match &item.value {
-            Value::String(text) => parse(text),
-            _ => Err(String::new()),
-        };
-        match result {
-            Ok(good) => parsed.push(good),
-            Err(why) => {
-                let found = item.value.describe();
-                let found = if why.is_empty() {
-                    found
-                } else {
-                    format!("{found} ({why})")
-                };
-                let kind = ProblemKind::Value {
-                    found,
-                    expected: expected.to_owned(),
-                };
-                r.problem(item.at.clone(), &key, kind);
-            }
-        }
-    }
-    if list.is_empty() {
-        let kind = ProblemKind::Value {
-            found: "an empty list".to_owned(),
-            expected: expected.to_owned(),
-        };
-        r.problem(member.value.at.clone(), &key, kind);
-    }
-    (!parsed.is_empty() && parsed.len() == list.len()).then_some(parsed)
 }

@@ -306,6 +306,75 @@ impl Reader {
         tables
     }
 
+    /// The members of one of [`Reader::tables`] that are among `keys`; the others are noted.
+    pub fn members(
+        &mut self,
+        table: &str,
+        keys: &[&str],
+        members: Vec<Member>,
+    ) -> BTreeMap<String, Member> {
+        let mut named = BTreeMap::new();
+        for member in members {
+            if keys.contains(&member.key.as_str()) {
+                named.insert(member.key.clone(), member);
+            } else {
+                let nearest = nearest(&member.key, '\0', keys.iter().copied()).map(str::to_owned);
+                let key = format!("{table}.{}", member.key);
+                self.problem(member.key_at, &key, ProblemKind::UnknownKey { nearest });
+            }
+        }
+        named
+    }
+
+    /// A member of a table that is a string or an array of strings, at least one. `parse` may say what
+    /// is wrong with one.
+    pub fn strings<T>(
+        &mut self,
+        table: &str,
+        member: &Member,
+        expected: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let key = format!("{table}.{}", member.key);
+        let list = items(&member.value);
+        let mut parsed = Vec::with_capacity(list.len());
+        for item in &list {
+            let result = match &item.value {
+                Value::String(text) => parse(text),
+                _ => Err(String::new()),
+            };
+            match result {
+                Ok(good) => parsed.push(good),
+                Err(why) => {
+                    let found = item.value.describe();
+                    let found = if why.is_empty() {
+                        found
+                    } else {
+                        format!("{found} ({why})")
+                    };
+                    let kind = ProblemKind::Value {
+                        found,
+                        expected: expected.to_owned(),
+                    };
+                    self.problem(item.at.clone(), &key, kind);
+                }
+            }
+        }
+        if list.is_empty() {
+            let kind = ProblemKind::Value {
+                found: "an empty list".to_owned(),
+                expected: expected.to_owned(),
+            };
+            self.problem(member.value.at.clone(), &key, kind);
+        }
+        (!parsed.is_empty() && parsed.len() == list.len()).then_some(parsed)
+    }
+
+    /// How many problems were noted so far.
+    pub fn problem_count(&self) -> usize {
+        self.problems.len()
+    }
+
     fn setting<T>(
         &mut self,
         key: &'static str,
@@ -393,7 +462,7 @@ pub(crate) fn wrong(at: Origin, key: &str, found: &Value, expected: &str) -> Pro
 }
 
 /// The items of a list: an array's, or one string; of text, an array in TOML or the parts between commas.
-pub(crate) fn items(list: &Located) -> Vec<Located> {
+fn items(list: &Located) -> Vec<Located> {
     match &list.value {
         Value::Array(items) => items.clone(),
         Value::Text(text) => match parse_value(text, &list.at) {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use tidings_protocol::topic::{Filter, TopicLimits};
+use tidings_protocol::topic::Filter;
 
-use super::problem::{Origin, ProblemKind, nearest};
-use super::reader::{Reader, items};
+use super::problem::{Origin, ProblemKind};
+use super::reader::Reader;
+use super::template::UNLIMITED;
 use super::units::{parse_duration, parse_integer, parse_size, show_duration, show_size};
 use super::value::{Member, Value};
 
@@ -67,12 +68,10 @@ struct Members<'r> {
     reader: &'r mut Reader,
     at: Origin,
     named: BTreeMap<String, Member>,
-    good: bool,
 }
 
 impl Members<'_> {
     fn wrong(&mut self, at: Origin, key: &str, found: String, expected: &str) {
-        self.good = false;
         let expected = expected.to_owned();
         let key = format!("stream.{key}");
         self.reader
@@ -104,23 +103,12 @@ impl Members<'_> {
 }
 
 fn read_one(r: &mut Reader, at: &Origin, members: Vec<Member>) -> Option<StreamConfig> {
-    let mut good = true;
-    let mut named = BTreeMap::new();
-    for member in members {
-        if KEYS.contains(&member.key.as_str()) {
-            named.insert(member.key.clone(), member);
-        } else {
-            good = false;
-            let nearest = nearest(&member.key, '\0', KEYS.into_iter()).map(str::to_owned);
-            let key = format!("stream.{}", member.key);
-            r.problem(member.key_at, &key, ProblemKind::UnknownKey { nearest });
-        }
-    }
+    let problems = r.problem_count();
+    let named = r.members("stream", &KEYS, members);
     let mut members = Members {
         reader: r,
         at: at.clone(),
         named,
-        good,
     };
     let name = members.take(
         "name",
@@ -170,7 +158,7 @@ fn read_one(r: &mut Reader, at: &Origin, members: Vec<Member>) -> Option<StreamC
         };
         parse_integer(text).filter(|count| MESSAGES.contains(count))
     });
-    if !members.good {
+    if r.problem_count() > problems {
         return None;
     }
     Some(StreamConfig {
@@ -195,44 +183,24 @@ fn read_filters(members: &mut Members<'_>) -> Option<Vec<String>> {
         members.wrong(members.at.clone(), "filters", found, FILTERS);
         return None;
     };
-    let mut filters = Vec::new();
-    let list = items(&member.value);
-    for item in &list {
-        let good = match &item.value {
-            Value::String(text) => parse_filter(text).map(|()| text.clone()),
-            _ => Err(""),
-        };
-        match good {
-            Ok(filter) => filters.push(filter),
-            Err(why) => {
-                let found = item.value.describe();
-                let found = match why.is_empty() {
-                    true => found,
-                    false => format!("{found} ({why})"),
-                };
-                members.wrong(item.at.clone(), "filters", found, FILTERS);
-            }
-        }
-    }
-    if list.is_empty() {
-        let found = "an empty list".to_owned();
-        members.wrong(member.value.at, "filters", found, FILTERS);
-    }
+    let mut filters = members.reader.strings("stream", &member, FILTERS, |text| {
+        parse_filter(text).map(|()| text.to_owned())
+    })?;
     filters.sort_unstable();
     filters.dedup();
     Some(filters)
 }
 
-fn parse_filter(text: &str) -> Result<(), &'static str> {
-    let unlimited = TopicLimits {
-        bytes_max: 65_535,
-        levels_max: 65_536,
-    };
-    match Filter::parse(text, &unlimited) {
-        Ok(filter) if filter.share.is_some() => Err("a stream cannot share a subscription"),
+fn parse_filter(text: &str) -> Result<(), String> {
+    match Filter::parse(text, &UNLIMITED) {
+        Ok(filter) if filter.share.is_some() => {
+            Err("a stream cannot share a subscription".to_owned())
+        }
         // What the broker tells of itself would fill it.
-        Ok(filter) if filter.filter.starts_with('$') => Err("topics under $ cannot be kept"),
+        Ok(filter) if filter.filter.starts_with('$') => {
+            Err("topics under $ cannot be kept".to_owned())
+        }
         Ok(_) => Ok(()),
-        Err(error) => Err(error.as_str()),
+        Err(error) => Err(error.as_str().to_owned()),
     }
 }

@@ -4,8 +4,8 @@ use std::fmt;
 
 use tidings_protocol::topic::{Filter, TopicError, TopicLimits};
 
-/// What a client may ask for is limited elsewhere; a rule may be as long as MQTT allows.
-const UNLIMITED: TopicLimits = TopicLimits {
+/// What a client may ask for is limited elsewhere; what is configured may be as long as MQTT allows.
+pub(super) const UNLIMITED: TopicLimits = TopicLimits {
     bytes_max: 65_535,
     levels_max: 65_536,
 };
