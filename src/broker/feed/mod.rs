@@ -27,7 +27,7 @@ pub use open::{Cursor, OpenReader, ReaderError, Start};
 pub use reader::{Gap, Next, Reader};
 pub(super) use registry::Feeds;
 pub use registry::{FeedSummary, WindowConfig};
-pub use sequence::{Event, RENDERINGS};
+pub use sequence::Event;
 
 use super::clock::Millis;
 use super::deliver::Context;
@@ -188,10 +188,7 @@ impl Feed {
     fn advance(&self) -> Vec<Waker> {
         let mut wakers = Vec::new();
         loop {
-            let durable = match self.store.is_in_memory() {
-                true => Ticket(u64::MAX),
-                false => self.store.durable(),
-            };
+            let durable = self.store.durable();
             let mut state = self.lock();
             if state.sequence.advance(durable) {
                 wakers.append(&mut state.take_wakers());

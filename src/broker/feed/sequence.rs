@@ -9,11 +9,12 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::reader::Gap;
 use crate::broker::message::Message;
 use crate::store::{Offset, Seq, Ticket};
 
 /// Forms in which edges cache an event for all who want it; what each means is theirs to say.
-pub const RENDERINGS: usize = 4;
+const RENDERINGS: usize = 4;
 
 /// Visible messages that stay in memory for readers that keep up.
 const RECENT_EVENTS: usize = 4096;
@@ -43,6 +44,14 @@ impl Event {
             lost_before: 0,
             renderings: Default::default(),
         }
+    }
+
+    /// What is missing right before it.
+    pub fn gap(&self) -> Option<Gap> {
+        (self.lost_before > 0).then_some(Gap {
+            oldest: Some(self.offset),
+            lost: Some(self.lost_before),
+        })
     }
 
     /// The event in one of its forms, made by `render` for the first who asks.

@@ -10,9 +10,9 @@ use tidings_protocol::sse::{self, EventName};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::pull::{Pull, Pulled};
-use super::render::{Format, cursor, write_gap, write_message, write_sse};
+use super::render::{Format, cursor, write_message, write_sse, write_sse_gap};
 use crate::access::{Access, Principal};
-use crate::broker::feed::{Event, Gap, OpenReader};
+use crate::broker::feed::{Event, OpenReader};
 use crate::broker::{Broker, Message};
 use crate::store::Offset;
 
@@ -35,17 +35,6 @@ pub(super) struct StreamOptions {
     pub retry: Duration,
 }
 
-/// Why a stream ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StreamEnd {
-    /// The server stops; the client is to come back.
-    Stopping,
-    /// The credentials expired or were withdrawn.
-    Unauthorized,
-    /// The store has failed.
-    Failed,
-}
-
 /// A stream.
 pub(super) struct EventStream {
     broker: Arc<Broker>,
@@ -61,14 +50,10 @@ pub(super) struct EventStream {
     retained: Vec<Arc<Message>>,
     timer: Pin<Box<Sleep>>,
     events: Vec<Arc<Event>>,
-    opening: Option<Opening>,
+    /// What the client is told before anything else.
+    opening: Vec<u8>,
     /// The cursor that the client is told first.
     start: Option<Offset>,
-}
-
-/// What the stream begins with.
-struct Opening {
-    gap: Option<Gap>,
 }
 
 impl EventStream {
@@ -82,11 +67,17 @@ impl EventStream {
         options: StreamOptions,
     ) -> EventStream {
         let OpenReader { reader, gap, .. } = opened;
+        let epoch = broker.log_epoch();
+        let mut opening = Vec::new();
+        sse::write_retry(options.retry, &mut opening);
+        if let Some(gap) = &gap {
+            write_sse_gap(epoch, gap, &mut opening);
+        }
         retained.reverse();
         let cursor = reader.cursor();
         EventStream {
             rights: broker.rights_generation(),
-            epoch: broker.log_epoch(),
+            epoch,
             told: cursor,
             pull: Pull::new(Arc::clone(&broker), reader),
             timer: Box::pin(sleep_until(Instant::now() + options.heartbeat)),
@@ -96,24 +87,19 @@ impl EventStream {
             principal,
             retained,
             events: Vec::new(),
-            opening: Some(Opening { gap }),
+            opening,
             start: Some(cursor),
         }
     }
 
-    /// Adds what is to be sent to `out`; pending while there is nothing.
-    pub(super) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        out: &mut Vec<u8>,
-    ) -> Poll<Option<StreamEnd>> {
+    /// Adds what is to be sent to `out`, and answers whether the stream goes on; pending while there is
+    /// nothing.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<bool> {
         let before = out.len();
-        let opening = self.opening.take();
-        if let Some(opening) = &opening {
-            self.open(opening, out);
-        }
-        if let Some(end) = self.check(out) {
-            return Poll::Ready(Some(end));
+        out.append(&mut std::mem::take(&mut self.opening));
+        if let Some(reason) = self.ended() {
+            goodbye(reason, out);
+            return Poll::Ready(false);
         }
         self.write_retained(out);
         if let Some(cursor) = self.start.take_if(|_| self.retained.is_empty()) {
@@ -123,10 +109,10 @@ impl EventStream {
         while self.retained.is_empty() && out.len() - before < PULL_BYTES {
             match self.pull.poll(cx, PULL_BYTES, &mut self.events) {
                 Poll::Ready(Pulled::Events) => self.write_events(out),
-                Poll::Ready(Pulled::Gap(gap)) => self.write_gap(&gap, out),
+                Poll::Ready(Pulled::Gap(gap)) => write_sse_gap(self.epoch, &gap, out),
                 Poll::Ready(Pulled::Failed) => {
-                    self.goodbye("store-failed", out);
-                    return Poll::Ready(Some(StreamEnd::Failed));
+                    goodbye("store-failed", out);
+                    return Poll::Ready(false);
                 }
                 Poll::Pending => break,
             }
@@ -136,36 +122,27 @@ impl EventStream {
         }
         // Registers the timer as well.
         while self.timer.as_mut().poll(cx).is_ready() {
-            if let Some(end) = self.check(out) {
-                return Poll::Ready(Some(end));
+            if let Some(reason) = self.ended() {
+                goodbye(reason, out);
+                return Poll::Ready(false);
             }
             self.beat(out);
             self.rest();
         }
         match out.len() > before {
-            true => Poll::Ready(None),
+            true => Poll::Ready(true),
             false => Poll::Pending,
         }
     }
 
-    /// What the client is told before anything else.
-    fn open(&mut self, opening: &Opening, out: &mut Vec<u8>) {
-        sse::write_retry(self.options.retry, out);
-        if let Some(gap) = &opening.gap {
-            self.write_gap(gap, out);
-        }
-    }
-
-    /// Whether the stream may go on.
-    fn check(&mut self, out: &mut Vec<u8>) -> Option<StreamEnd> {
+    /// Why the stream may not go on, if so.
+    fn ended(&mut self) -> Option<&'static str> {
         if self.broker.is_stopping() {
-            self.goodbye("stopping", out);
-            return Some(StreamEnd::Stopping);
+            return Some("stopping");
         }
         let now = self.broker.clock.now().0;
         if self.options.expires_at.is_some_and(|at| at <= now) {
-            self.goodbye("expired", out);
-            return Some(StreamEnd::Unauthorized);
+            return Some("expired");
         }
         let rights = self.broker.rights_generation();
         if rights == self.rights {
@@ -180,19 +157,10 @@ impl EventStream {
             allowed
         });
         if !allowed {
-            self.goodbye("unauthorized", out);
-            return Some(StreamEnd::Unauthorized);
+            return Some("unauthorized");
         }
         self.rights = rights;
         None
-    }
-
-    /// Errors travel in the stream once it has begun.
-    fn goodbye(&self, reason: &str, out: &mut Vec<u8>) {
-        let name = EventName::new("goodbye").ok();
-        sse::write_event_with(name, None, out, |out| {
-            out.extend_from_slice(format!("{{\"reason\":\"{reason}\"}}").as_bytes());
-        });
     }
 
     fn write_retained(&mut self, out: &mut Vec<u8>) {
@@ -213,13 +181,8 @@ impl EventStream {
 
     fn write_events(&mut self, out: &mut Vec<u8>) {
         for event in self.events.drain(..) {
-            if event.lost_before > 0 {
-                let gap = Gap {
-                    oldest: Some(event.offset),
-                    lost: Some(event.lost_before),
-                };
-                let name = EventName::new("gap").ok();
-                sse::write_event_with(name, None, out, |out| write_gap(self.epoch, &gap, out));
+            if let Some(gap) = event.gap() {
+                write_sse_gap(self.epoch, &gap, out);
             }
             write_sse(
                 self.epoch,
@@ -246,11 +209,6 @@ impl EventStream {
         self.told = offset;
     }
 
-    fn write_gap(&mut self, gap: &Gap, out: &mut Vec<u8>) {
-        let name = EventName::new("gap").ok();
-        sse::write_event_with(name, None, out, |out| write_gap(self.epoch, gap, out));
-    }
-
     /// A sign of life, with the cursor if that moved silently.
     fn beat(&mut self, out: &mut Vec<u8>) {
         let moved = self.pull.reader().map(|reader| reader.cursor());
@@ -269,4 +227,12 @@ impl EventStream {
         }
         self.timer.as_mut().reset(Instant::now() + wait);
     }
+}
+
+/// Errors travel in the stream once it has begun.
+fn goodbye(reason: &str, out: &mut Vec<u8>) {
+    let name = EventName::new("goodbye").ok();
+    sse::write_event_with(name, None, out, |out| {
+        out.extend_from_slice(format!("{{\"reason\":\"{reason}\"}}").as_bytes());
+    });
 }

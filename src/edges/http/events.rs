@@ -21,7 +21,7 @@ use tokio::time::sleep;
 use super::event_stream::{EventStream, StreamOptions};
 use super::problem::Problem;
 use super::pull::{Pull, Pulled};
-use super::query::{Query, invalid};
+use super::query::{PAGE_MAX, Query, invalid};
 use super::render::{Format, cursor, envelope};
 use super::respond::{self, Body};
 use super::{Edge, StreamPlace};
@@ -54,8 +54,6 @@ const RETAINED_MAX: usize = 100_000;
 /// The longest long poll: proxies take a longer silence for dead.
 const WAIT_MAX: Duration = Duration::from_secs(55);
 const WAIT_DEFAULT: Duration = Duration::from_secs(30);
-const LIMIT_DEFAULT: usize = 100;
-const LIMIT_MAX: usize = 1000;
 const POLL_BYTES: usize = 1024 * 1024;
 
 /// Clients of a server that stops come back within this time, not all at once.
@@ -109,7 +107,9 @@ pub(super) fn retained(edge: &Edge, filters: &[&str]) -> Vec<Arc<Message>> {
     for filter in filters {
         let mut after: Option<Arc<str>> = None;
         loop {
-            let (found, next) = edge.broker.retained_list(filter, after.as_deref(), 1000);
+            let (found, next) = edge
+                .broker
+                .retained_list(filter, after.as_deref(), PAGE_MAX);
             all.extend(found);
             after = next;
             if after.is_none() || all.len() >= RETAINED_MAX {
@@ -156,9 +156,7 @@ pub(super) async fn stream(
         Some("topic") => true,
         Some(other) => return Err(invalid("event", other, "topic, or not given")),
     };
-    let place = edge
-        .place()
-        .ok_or_else(|| Problem::unavailable("there are http.streams_max streams already"))?;
+    let place = edge.place()?;
     let opened = open(edge, &who.principal, &filters, start).await?;
     // After the reader is there: what is set meanwhile comes twice rather than never.
     let retained = match query.flag("retained")? && resumed.is_none() {
@@ -221,8 +219,8 @@ impl hyper::body::Body for Streaming {
         };
         match stream.poll(cx, &mut this.buffer) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(end) => {
-                if end.is_some() {
+            Poll::Ready(goes_on) => {
+                if !goes_on {
                     this.stream = None;
                 }
                 let bytes = Bytes::from(std::mem::take(&mut this.buffer));
@@ -252,17 +250,9 @@ pub(super) async fn poll(
         Some(_) => WAIT_DEFAULT,
         None => Duration::ZERO,
     });
-    let expected = format!("a number from 1 to {LIMIT_MAX}");
-    let limit = query.parsed("limit", &expected, |it| {
-        it.parse()
-            .ok()
-            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-    })?;
-    let limit = limit.unwrap_or(LIMIT_DEFAULT);
+    let limit = query.limit()?;
     let epoch = edge.broker.log_epoch();
-    let place = edge
-        .place()
-        .ok_or_else(|| Problem::unavailable("there are http.streams_max streams already"))?;
+    let place = edge.place()?;
     let OpenReader { reader, gap, .. } = open(edge, &who.principal, &filters, start).await?;
     if let (Some(gap), Start::After(_)) = (&gap, start) {
         let oldest = gap.oldest.map(|oldest| cursor(epoch, oldest).to_string());

@@ -7,6 +7,7 @@ use hyper::{Response, StatusCode};
 
 use super::Edge;
 use super::respond::{self, Body};
+use crate::broker::feed::FeedSummary;
 use crate::broker::stats::DROPS;
 use crate::store::Health;
 
@@ -30,6 +31,20 @@ impl Figures {
     fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.head(name, "counter", help);
         self.value(name, "", value);
+    }
+
+    fn per_stream(
+        &mut self,
+        name: &str,
+        help: &str,
+        streams: &[&FeedSummary],
+        value: impl Fn(&FeedSummary) -> u64,
+    ) {
+        self.head(name, "gauge", help);
+        for stream in streams {
+            let label = stream.stream.as_deref().unwrap_or_default();
+            self.value(name, &format!("{{stream=\"{label}\"}}"), value(stream));
+        }
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
@@ -56,11 +71,10 @@ pub(super) fn show(edge: &Edge) -> Response<Body> {
         stats.clients_connected.get(),
     );
     out.value("connections", "{edge=\"http\"}", edge.connections());
-    let streams = edge.streams.load(std::sync::atomic::Ordering::Relaxed);
     out.gauge(
         "http_streams",
         "Event streams, long polls and WebSockets.",
-        streams,
+        edge.streams(),
     );
     out.counter(
         "connections_accepted_total",
@@ -128,28 +142,18 @@ pub(super) fn show(edge: &Edge) -> Response<Body> {
     );
     let feeds = broker.feeds();
     let (streams, windows): (Vec<_>, Vec<_>) = feeds.iter().partition(|feed| feed.stream.is_some());
-    out.head("stream_messages", "gauge", "Messages that a stream keeps.");
-    for stream in &streams {
-        let name = stream.stream.as_deref().unwrap_or_default();
-        out.value(
-            "stream_messages",
-            &format!("{{stream=\"{name}\"}}"),
-            stream.messages,
-        );
-    }
-    out.head(
-        "stream_bytes",
-        "gauge",
-        "Bytes of the messages that a stream keeps.",
+    out.per_stream(
+        "stream_messages",
+        "Messages that a stream keeps.",
+        &streams,
+        |stream| stream.messages,
     );
-    for stream in &streams {
-        let name = stream.stream.as_deref().unwrap_or_default();
-        out.value(
-            "stream_bytes",
-            &format!("{{stream=\"{name}\"}}"),
-            stream.bytes,
-        );
-    }
+    out.per_stream(
+        "stream_bytes",
+        "Bytes of the messages that a stream keeps.",
+        &streams,
+        |stream| stream.bytes,
+    );
     out.gauge(
         "windows",
         "Sets of filters that are kept for readers that come back.",

@@ -43,6 +43,7 @@ use crate::config::HttpConfig;
 use crate::store::RecoveredDocument;
 use idempotency::Keys;
 use page::Page;
+use problem::Problem;
 
 /// A stream of bytes in both directions.
 pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -131,10 +132,18 @@ impl Edge {
             .await;
     }
 
-    /// A place for one more stream, while there is one.
-    fn place(self: &Arc<Edge>) -> Option<StreamPlace> {
+    /// A place for one more stream.
+    ///
+    /// # Errors
+    /// When there is none left.
+    fn place(self: &Arc<Edge>) -> Result<StreamPlace, Problem> {
         let before = self.streams.fetch_add(1, Ordering::Relaxed);
         let place = StreamPlace(Arc::clone(self));
-        (before < self.config.streams_max).then_some(place)
+        match before < self.config.streams_max {
+            true => Ok(place),
+            false => Err(Problem::unavailable(
+                "there are http.streams_max streams already",
+            )),
+        }
     }
 }

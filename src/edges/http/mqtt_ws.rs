@@ -40,9 +40,7 @@ pub(super) fn upgrade(
             "offer mqtt: new WebSocket(url, \"mqtt\")",
         ));
     }
-    let place = edge
-        .place()
-        .ok_or_else(|| Problem::unavailable("there are http.streams_max streams already"))?;
+    let place = edge.place()?;
     let edge = Arc::clone(edge);
     tokio::spawn(async move {
         let _place = place;

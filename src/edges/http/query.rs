@@ -5,6 +5,10 @@ use tidings_protocol::topic::{self, TopicLimits};
 
 use super::problem::Problem;
 
+/// Messages in one answer, unless `limit` says otherwise, and at most.
+const PAGE_DEFAULT: usize = 100;
+pub(super) const PAGE_MAX: usize = 1000;
+
 /// The parameters of a request, in order.
 pub(super) struct Query<'a> {
     pairs: Vec<(&'a str, String)>,
@@ -104,6 +108,17 @@ impl<'a> Query<'a> {
             Some(parsed) => Ok(Some(parsed)),
             None => Err(invalid(name, value, expected)),
         }
+    }
+
+    /// How many messages an answer is to have at most: the parameter `limit`.
+    pub(super) fn limit(&self) -> Result<usize, Problem> {
+        let expected = format!("a number from 1 to {PAGE_MAX}");
+        let limit = self.parsed("limit", &expected, |it| {
+            it.parse()
+                .ok()
+                .filter(|limit| (1..=PAGE_MAX).contains(limit))
+        })?;
+        Ok(limit.unwrap_or(PAGE_DEFAULT))
     }
 
     /// A parameter that is `true` or `false`; one without a value is `true`.

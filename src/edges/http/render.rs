@@ -167,6 +167,13 @@ pub(super) fn write_message(
     }
 }
 
+/// Appends a gap to an event stream.
+pub(super) fn write_sse_gap(epoch: u64, gap: &Gap, out: &mut Vec<u8>) {
+    sse::write_event_with(Some(EventName::GAP), None, out, |out| {
+        write_gap(epoch, gap, out);
+    });
+}
+
 /// Appends what is told of a gap, as JSON: `{"oldest":"7.12","lost":3}`, each if it is known.
 pub(super) fn write_gap(epoch: u64, gap: &Gap, out: &mut Vec<u8>) {
     out.push(b'{');

@@ -15,12 +15,12 @@ use super::Edge;
 use super::envelope::{Outgoing, Properties};
 use super::problem::Problem;
 use super::publish::publish;
-use super::query::{Query, invalid, topic_of};
+use super::query::{PAGE_MAX, Query, invalid, topic_of};
 use super::render::write_envelope;
 use super::respond::{self, Body};
 use crate::access::Principal;
 use crate::broker::Message;
-use crate::store::until_durable;
+use crate::store::{Ticket, until_durable};
 
 /// Parameters of `GET /v1/topics/{topic}`.
 pub(super) const GET_QUERY: &[&str] = &["format"];
@@ -28,9 +28,6 @@ pub(super) const GET_QUERY: &[&str] = &["format"];
 pub(super) const LIST_QUERY: &[&str] = &["filter", "limit", "cursor"];
 /// Parameters of `DELETE /v1/retained`.
 pub(super) const DELETE_ALL_QUERY: &[&str] = &["filter"];
-
-const LIMIT_DEFAULT: usize = 100;
-const LIMIT_MAX: usize = 1000;
 
 fn is_readable(principal: &Principal, topic: &str) -> Result<(), Problem> {
     // As for a subscription to this very topic.
@@ -107,7 +104,9 @@ fn envelope(message: &Message) -> Vec<u8> {
     out
 }
 
-async fn clear(edge: &Arc<Edge>, principal: &Principal, topic: String) -> Result<bool, Problem> {
+/// Clears the message of a topic; answers whether there was one, and what the store must have
+/// before that is certain.
+fn clear(edge: &Edge, principal: &Principal, topic: String) -> Result<(bool, Ticket), Problem> {
     let there = edge.broker.retained(&topic).is_some();
     let message = Outgoing {
         topic,
@@ -117,8 +116,7 @@ async fn clear(edge: &Arc<Edge>, principal: &Principal, topic: String) -> Result
         properties: Properties::default(),
     };
     let published = publish(edge, principal, &message)?;
-    until_durable(edge.broker.store(), published.ticket).await?;
-    Ok(there)
+    Ok((there, published.ticket))
 }
 
 /// `DELETE /v1/topics/{topic}`: as publishing an empty one [MQTT-3.3.1-6].
@@ -130,8 +128,9 @@ pub(super) async fn delete(
 ) -> Result<Response<Body>, Problem> {
     let topic = topic_of(topic, &edge.broker.topic_limits())?;
     Query::parse(parts.uri.query(), &[])?;
-    let cleared = usize::from(clear(edge, principal, topic).await?);
-    Ok(respond::json(&json!({"cleared": cleared})))
+    let (there, ticket) = clear(edge, principal, topic)?;
+    until_durable(edge.broker.store(), ticket).await?;
+    Ok(respond::json(&json!({"cleared": usize::from(there)})))
 }
 
 fn one_filter(edge: &Edge, query: &Query<'_>, principal: &Principal) -> Result<String, Problem> {
@@ -161,16 +160,9 @@ pub(super) fn list(
 ) -> Result<Response<Body>, Problem> {
     let query = Query::parse(parts.uri.query(), LIST_QUERY)?;
     let filter = one_filter(edge, &query, principal)?;
-    let expected = format!("a number from 1 to {LIMIT_MAX}");
-    let limit = query.parsed("limit", &expected, |it| {
-        it.parse()
-            .ok()
-            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-    })?;
+    let limit = query.limit()?;
     let after = query.get("cursor");
-    let (found, next) = edge
-        .broker
-        .retained_list(&filter, after, limit.unwrap_or(LIMIT_DEFAULT));
+    let (found, next) = edge.broker.retained_list(&filter, after, limit);
     let messages: Vec<Box<RawValue>> = found
         .iter()
         .filter(|message| principal.may_receive(message.topic()))
@@ -209,15 +201,20 @@ pub(super) async fn delete_all(
     loop {
         let (found, next) = edge
             .broker
-            .retained_list(&filter, after.as_deref(), LIMIT_MAX);
+            .retained_list(&filter, after.as_deref(), PAGE_MAX);
+        // One wait for all of them.
+        let mut last = Ticket::default();
         for message in found {
             let topic = message.topic();
             if !principal.may_publish(topic) {
                 denied += 1;
-            } else if clear(edge, principal, topic.to_owned()).await? {
-                cleared += 1;
+                continue;
             }
+            let (there, ticket) = clear(edge, principal, topic.to_owned())?;
+            cleared += u64::from(there);
+            last = last.max(ticket);
         }
+        until_durable(edge.broker.store(), last).await?;
         match next {
             Some(next) => after = Some(next),
             None => {

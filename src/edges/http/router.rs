@@ -9,8 +9,7 @@ use hyper::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW,
     HeaderName, HeaderValue, IF_NONE_MATCH, ORIGIN, VARY,
 };
-use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use serde_json::json;
 
 use super::auth::{authenticate, host_allowed, origin_allowed};
@@ -118,8 +117,7 @@ async fn route(
     if parts.method == Method::HEAD {
         parts.method = Method::GET;
     }
-    let ticket = ticket_of(&parts)?;
-    let who = authenticate(edge, &parts, "", ticket.as_deref()).await?;
+    let who = authenticate(edge, &parts, "", ticket_of(&parts.uri)).await?;
     let principal = &who.principal;
     if let Some(topic) = path.strip_prefix("/v1/topics/") {
         return match method {
@@ -154,16 +152,12 @@ async fn route(
 }
 
 /// The ticket in a query: for what browsers cannot give a header to.
-pub(super) fn ticket_of(parts: &Parts) -> Result<Option<String>, Problem> {
+pub(super) fn ticket_of(uri: &Uri) -> Option<&str> {
     let streams = ["/v1/events", "/v1/messages", "/v1/ws"];
-    if !streams.contains(&parts.uri.path()) {
-        return Ok(None);
-    }
-    let of = |pair: &str| pair.strip_prefix("ticket=").map(str::to_owned);
-    Ok(parts
-        .uri
-        .query()
-        .and_then(|query| query.split('&').find_map(of)))
+    let query = uri.query().filter(|_| streams.contains(&uri.path()))?;
+    query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("ticket="))
 }
 
 fn page(file: &File, known: Option<&HeaderValue>) -> Response<Body> {

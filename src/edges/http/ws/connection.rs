@@ -23,7 +23,7 @@ use super::super::{Edge, auth, envelope, publish, render};
 use super::Socket;
 use super::protocol::{self, CloseCode, Connect, Fault, Request, Subscribe};
 use crate::access::Authenticated;
-use crate::broker::feed::{Event, Gap, Start};
+use crate::broker::feed::{Event, Start};
 use crate::broker::session::Closing;
 use crate::store::{Ticket, until_durable};
 use tidings_protocol::json::Envelope;
@@ -524,11 +524,7 @@ fn poll_pushes(
             Poll::Ready(Pulled::Events) => {
                 let shared = pull.reader().is_some_and(|it| it.is_whole());
                 for event in events.drain(..) {
-                    if event.lost_before > 0 {
-                        let gap = Gap {
-                            oldest: Some(event.offset),
-                            lost: Some(event.lost_before),
-                        };
+                    if let Some(gap) = event.gap() {
                         out.extend(text(protocol::gap(filter, epoch, &gap).into()));
                     }
                     let wrap = |envelope: &[u8]| protocol::message(filter, envelope);

@@ -141,16 +141,14 @@ pub(super) async fn upgrade(
     Query::parse(request.uri().query(), QUERY)?;
     let handshake = handshake(edge, &mut request, &[protocol::SUBPROTOCOL])?;
     let (parts, _) = request.into_parts();
-    let ticket = ticket_of(&parts)?;
+    let ticket = ticket_of(&parts.uri);
     // Who says nothing here may still say it in `connect`.
-    let who = match authenticate(edge, &parts, "", ticket.as_deref()).await {
+    let who = match authenticate(edge, &parts, "", ticket).await {
         Ok(who) => Some(who),
         Err(problem) if ticket.is_some() || has_credentials(&parts) => return Err(problem),
         Err(_) => None,
     };
-    let place = edge
-        .place()
-        .ok_or_else(|| Problem::unavailable("there are http.streams_max streams already"))?;
+    let place = edge.place()?;
     let edge = Arc::clone(edge);
     tokio::spawn(async move {
         let _place = place;
