@@ -4,6 +4,7 @@
 mod cli;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -118,20 +119,10 @@ async fn run(options: &ConfigOptions, config: Config) -> anyhow::Result<()> {
         Err(StartError::Config(problems)) => return Err(problems.into()),
         Err(error) => return Err(error.into()),
     };
-    let mqtt: Vec<String> = server
-        .addresses()
-        .mqtt
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    let mqtt = mqtt.join(",");
-    let http: Vec<String> = server
-        .addresses()
-        .http
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    let http = http.join(",");
+    let (mqtt, http) = (
+        joined(&server.addresses().mqtt),
+        joined(&server.addresses().http),
+    );
     info!(%mqtt, %http, pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "ready");
     let status = match http.is_empty() {
         true => format!("MQTT on {mqtt}"),
@@ -159,6 +150,11 @@ async fn run(options: &ConfigOptions, config: Config) -> anyhow::Result<()> {
         () = signals.stop() => warn!("stopped at once, by a second signal"),
     }
     Ok(())
+}
+
+fn joined(addresses: &[SocketAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    addresses.join(",")
 }
 
 async fn reload(server: &mut Server, options: &ConfigOptions) -> anyhow::Result<()> {

@@ -10,9 +10,10 @@ use tokio::time::MissedTickBehavior;
 use crate::access::Access;
 use crate::broker::feed::WindowConfig;
 use crate::broker::{Broker, Restored};
-use crate::config::{Config, Problems};
+use crate::config::{Config, ListenAddress, Problems};
 use crate::edges::http;
-use crate::edges::mqtt::{self, Admission, Edge, Listener};
+use crate::edges::listen::Listener;
+use crate::edges::mqtt::{self, Admission, Edge};
 use crate::ops::control::{Control, Issue};
 use crate::signing_key;
 use crate::store::{self, Basis, Recovered, RecoveredDocument, Report, Store, StoreError};
@@ -73,31 +74,16 @@ impl Server {
     /// left running then.
     pub async fn start(config: Config) -> Result<Server, StartError> {
         let access = Access::new(&config).map_err(StartError::Config)?;
-        let (store, recovered) = open_store(&config).await?;
+        let (store, mut recovered) = open_store(&config).await?;
         access.sign_with(signing_key::kept_or_new(&*store, &recovered).await);
-        let documents = recovered.documents.clone();
+        let documents = std::mem::take(&mut recovered.documents);
         let broker = restore(&config, &access, Arc::clone(&store), recovered).await;
         let control = Control::start(&config.store, &store, issue(&access, &broker));
-        let mut bound = Vec::new();
-        for address in &config.mqtt.listen {
-            bound.push(
-                Listener::bind(address).map_err(|source| StartError::Listen {
-                    address: address.to_string(),
-                    source,
-                })?,
-            );
-        }
-        let mut bound_http = Vec::new();
-        for address in &config.http.listen {
-            let listener = http::Listener::bind(address);
-            bound_http.push(listener.map_err(|source| StartError::Listen {
-                address: address.to_string(),
-                source,
-            })?);
-        }
+        let bound = bind(&config.mqtt.listen)?;
+        let bound_http = bind(&config.http.listen)?;
         let addresses = Addresses {
             mqtt: bound.iter().map(Listener::address).collect(),
-            http: bound_http.iter().map(http::Listener::address).collect(),
+            http: bound_http.iter().map(Listener::address).collect(),
         };
         let edge = Arc::new(Edge {
             broker: Arc::clone(&broker),
@@ -109,12 +95,12 @@ impl Server {
         }
         let mut listeners = JoinSet::new();
         for listener in bound {
-            listeners.spawn(listener.run(Arc::clone(&edge)));
+            listeners.spawn(mqtt::run(listener, Arc::clone(&edge)));
         }
         let http_edge = http_edge(&config, &edge, &addresses, &documents);
         let mut http_listeners = JoinSet::new();
         for listener in bound_http {
-            http_listeners.spawn(listener.run(Arc::clone(&http_edge)));
+            http_listeners.spawn(http::run(listener, Arc::clone(&http_edge)));
         }
         let ticking = tokio::spawn(tick(broker, config.sys.interval));
         Ok(Server {
@@ -192,6 +178,17 @@ fn issue(access: &Access, broker: &Arc<Broker>) -> Issue {
             .map_err(|error| error.to_string()),
         None => Err("the broker is stopping".to_owned()),
     })
+}
+
+/// Binds all of these addresses, or says which of them cannot be bound.
+fn bind(wanted: &[ListenAddress]) -> Result<Vec<Listener>, StartError> {
+    let bind = |address: &ListenAddress| {
+        Listener::bind(address).map_err(|source| StartError::Listen {
+            address: address.to_string(),
+            source,
+        })
+    };
+    wanted.iter().map(bind).collect()
 }
 
 /// The HTTP edge, which hands the streams of its WebSockets to the MQTT edge.

@@ -64,9 +64,9 @@ impl Broker {
         broker.restore_retained(&recovered.retained, &mut restored);
         let mut denied = Vec::new();
         for session in recovered.sessions {
-            if broker.feeds.find(&session) {
+            let Some(session) = broker.feeds.take(session) else {
                 continue;
-            }
+            };
             let user = session.record.user.as_deref();
             match access.absent(&session.record.client_id, user) {
                 Ok(principal) => broker.restore_session(session, &principal, &mut restored),

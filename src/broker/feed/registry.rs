@@ -70,13 +70,13 @@ impl Feeds {
         self.epoch = epoch;
     }
 
-    /// Whether this is the record of a feed, which is kept for later then.
-    pub(in crate::broker) fn find(&self, recovered: &RecoveredSession) -> bool {
-        let is_feed = recovered.record.client_id.starts_with(MARK);
-        if is_feed {
-            self.found.lock().push(recovered.clone());
+    /// Keeps the record of a feed for later, and gives back that of a session.
+    pub(in crate::broker) fn take(&self, recovered: RecoveredSession) -> Option<RecoveredSession> {
+        if recovered.record.client_id.starts_with(MARK) {
+            self.found.lock().push(recovered);
+            return None;
         }
-        is_feed
+        Some(recovered)
     }
 
     pub(super) fn stream_of(&self, filters: &[&str]) -> Option<Arc<Feed>> {

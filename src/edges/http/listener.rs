@@ -15,14 +15,13 @@ use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinError, JoinSet};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::respond::Body;
 use super::{Edge, router};
-use crate::config::ListenAddress;
-use crate::edges::listen;
+use crate::edges::listen::{Listener, count_panic};
 
 /// What a connection of HTTP/2 begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -36,16 +35,10 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Streams of one HTTP/2 connection.
 const H2_STREAMS_MAX: u32 = 256;
 
-/// How long to wait when no connection can be accepted.
-const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
+/// How long a client has to take a refusal: one that does not take it is not waited for.
+const REFUSAL_TIMEOUT: Duration = Duration::from_millis(100);
 
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 5\r\nconnection: close\r\n\r\n";
-
-/// A bound listener.
-pub struct Listener {
-    listener: TcpListener,
-    address: SocketAddr,
-}
 
 /// A place among the connections.
 struct Connected(Arc<Edge>);
@@ -56,47 +49,22 @@ impl Drop for Connected {
     }
 }
 
-impl Listener {
-    /// Binds an address.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub fn bind(wanted: &ListenAddress) -> io::Result<Listener> {
-        let listener = listen::bind(wanted)?;
-        let address = listener.local_addr()?;
-        Ok(Listener { listener, address })
-    }
-
-    /// The address really bound.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Accepts connections until the broker stops; returns once they have ended.
-    pub async fn run(self, edge: Arc<Edge>) {
-        let mut connections = JoinSet::new();
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
-                () = edge.stopped() => break,
-            };
-            while let Some(ended) = connections.try_join_next() {
-                count_panic(&edge, ended);
-            }
-            match accepted {
-                Ok((stream, peer)) => accept(&edge, &mut connections, stream, peer),
-                Err(error) if listen::is_momentary(&error) => {}
-                Err(error) => {
-                    // Out of file descriptors or memory: only time helps.
-                    tracing::error!(%error, "no connection can be accepted");
-                    tokio::time::sleep(OUT_OF_RESOURCES).await;
-                }
-            }
+/// Accepts connections until the server stops; returns once they have ended.
+pub async fn run(listener: Listener, edge: Arc<Edge>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = edge.stopped() => break,
+        };
+        while let Some(ended) = connections.try_join_next() {
+            count_panic(&edge.broker.stats, ended);
         }
-        drop(self.listener);
-        while let Some(ended) = connections.join_next().await {
-            count_panic(&edge, ended);
-        }
+        accept(&edge, &mut connections, stream, peer);
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        count_panic(&edge.broker.stats, ended);
     }
 }
 
@@ -114,8 +82,7 @@ fn accept(
         connections.spawn(async move {
             let _place = place;
             let refusing = stream.write_all(TOO_MANY);
-            // One that does not take it is not waited for.
-            let _ = timeout(OUT_OF_RESOURCES, refusing).await;
+            let _ = timeout(REFUSAL_TIMEOUT, refusing).await;
         });
         return;
     }
@@ -205,13 +172,4 @@ fn service(
         let edge = Arc::clone(&edge);
         Box::pin(async move { Ok(router::answer(edge, peer, request).await) })
     })
-}
-
-fn count_panic(edge: &Edge, ended: Result<(), JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        edge.broker.stats.connections_panicked.add(1);
-        tracing::error!(%error, "an HTTP connection panicked: this is a defect, please report it");
-    }
 }

@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-pub use listener::Listener;
+pub use listener::run;
 
 use crate::access::{Access, Tickets};
 use crate::broker::Broker;

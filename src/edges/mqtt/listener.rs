@@ -1,19 +1,15 @@
 //! Listening, and how many connections are let in.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::{Edge, connection};
-use crate::config::ListenAddress;
-use crate::edges::listen;
+use crate::edges::listen::{Listener, count_panic};
 
 /// Counts connections against their limits.
 #[derive(Default)]
@@ -68,58 +64,29 @@ impl Edge {
     }
 }
 
-/// A bound listener.
-pub struct Listener {
-    listener: TcpListener,
-    address: SocketAddr,
-}
-
-impl Listener {
-    /// Binds an address.
-    pub fn bind(wanted: &ListenAddress) -> io::Result<Listener> {
-        let listener = listen::bind(wanted)?;
-        let address = listener.local_addr()?;
-        Ok(Listener { listener, address })
-    }
-
-    /// The address really bound.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Accepts connections until it is dropped. Handshakes run in the connections' own tasks: a
-    /// slow one keeps nobody waiting.
-    pub async fn run(self, edge: Arc<Edge>) {
-        let mut connections = JoinSet::new();
-        loop {
-            let (stream, peer) = match self.listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) if listen::is_momentary(&error) => continue,
-                Err(error) => {
-                    // Out of file descriptors or memory: only time helps.
-                    tracing::error!(%error, "no connection can be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            while let Some(ended) = connections.try_join_next() {
-                count_panic(&edge, ended);
-            }
-            let Some((pending, place)) = edge.admit(peer.ip()) else {
-                edge.broker.stats.connections_refused.add(1);
-                tracing::debug!(address = %peer, "connection refused: too many");
-                continue;
-            };
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(address = %peer, %error, "connection lost at once");
-                continue;
-            }
-            let edge = Arc::clone(&edge);
-            connections.spawn(async move {
-                let _place = place;
-                connection::serve(stream, peer.to_string(), edge, pending).await;
-            });
+/// Accepts connections until it is dropped. Handshakes run in the connections' own tasks: a slow one
+/// keeps nobody waiting.
+pub async fn run(listener: Listener, edge: Arc<Edge>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, peer) = listener.accept().await;
+        while let Some(ended) = connections.try_join_next() {
+            count_panic(&edge.broker.stats, ended);
         }
+        let Some((pending, place)) = edge.admit(peer.ip()) else {
+            edge.broker.stats.connections_refused.add(1);
+            tracing::debug!(address = %peer, "connection refused: too many");
+            continue;
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(address = %peer, %error, "connection lost at once");
+            continue;
+        }
+        let edge = Arc::clone(&edge);
+        connections.spawn(async move {
+            let _place = place;
+            connection::serve(stream, peer.to_string(), edge, pending).await;
+        });
     }
 }
 
@@ -136,13 +103,4 @@ where
     };
     connection::serve(stream, peer.to_string(), edge, pending).await;
     true
-}
-
-fn count_panic(edge: &Edge, ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        edge.broker.stats.connections_panicked.add(1);
-        tracing::error!(%error, "a connection panicked: this is a defect, please report it");
-    }
 }

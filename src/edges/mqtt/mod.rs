@@ -17,7 +17,7 @@ mod publishes;
 
 use std::sync::Arc;
 
-pub use listener::{Admission, Listener, serve_stream};
+pub use listener::{Admission, run, serve_stream};
 
 use crate::access::Access;
 use crate::broker::Broker;
