@@ -6,11 +6,13 @@
 //! Nothing here waits, and nothing touches a disk.
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use tidings_protocol::mqtt::{Properties, QoS};
 
 use super::Broker;
 use super::clock::Millis;
+use super::endpoint;
 use super::feed::Fed;
 use super::message::{Bell, Message, Publication, Run};
 use super::outgoing::Through;
@@ -37,9 +39,33 @@ pub(super) const OPTION_REPLAYS: u8 = 0x40;
 #[derive(Default)]
 pub(super) struct Journal {
     entries: Vec<Entry>,
-    fed: Vec<Fed>,
+    taken: Vec<Taken>,
     /// What is to be kept along with the run.
     pub(super) remembered: Option<Remembered>,
+}
+
+/// Messages of the run that something took in which is to be told where they are.
+pub(super) enum Taken {
+    Feed(Fed),
+    Endpoint(endpoint::Taken),
+}
+
+impl Taken {
+    /// They are in the log.
+    pub(super) fn appended(self, ticket: Ticket, wakers: &mut Vec<Waker>) {
+        match self {
+            Taken::Feed(fed) => fed.appended(ticket, wakers),
+            Taken::Endpoint(taken) => taken.appended(ticket, wakers),
+        }
+    }
+
+    /// They are not.
+    pub(super) fn abandoned(self, wakers: &mut Vec<Waker>) {
+        match self {
+            Taken::Feed(fed) => fed.abandoned(wakers),
+            Taken::Endpoint(taken) => taken.abandoned(wakers),
+        }
+    }
 }
 
 /// Something small that an edge keeps along with a message: both or neither survive a crash.
@@ -68,17 +94,17 @@ impl Journal {
     /// Forgets the run before.
     pub(super) fn clear(&mut self) {
         self.entries.clear();
-        self.fed.clear();
+        self.taken.clear();
     }
 
-    /// Notes messages of the run that a feed took in, which is to be told where they are.
-    pub(super) fn fed(&mut self, fed: Fed) {
-        self.fed.push(fed);
+    /// Notes messages of the run that something took in.
+    pub(super) fn taken(&mut self, taken: Taken) {
+        self.taken.push(taken);
     }
 
-    /// The feeds to be told.
-    pub(super) fn take_fed(&mut self) -> impl Iterator<Item = Fed> {
-        self.fed.drain(..)
+    /// Those to be told.
+    pub(super) fn take_taken(&mut self) -> impl Iterator<Item = Taken> {
+        self.taken.drain(..)
     }
 
     /// Notes that the publication at `index` was queued for a session that is kept. `sent` says

@@ -14,8 +14,8 @@
 //! 1. `connecting`, striped by Client Identifier: opening and taking over a session.
 //! 2. `topics`, striped by Topic Name: setting the Retained Message and delivering it is one step,
 //!    so that retained state and all subscribers agree on what came last.
-//! 3. The lock of one [`session::Session`] or [`feed::Feed`]; never two at a time. The feeds' own list
-//!    is locked before them.
+//! 3. The lock of one [`session::Session`], [`feed::Feed`] or [`endpoint::EndpointQueue`]; never two at
+//!    a time. The lists of feeds and of endpoints are locked before them.
 //! 4. The subscription table, the retained table, the timers, a group's members, a publisher's bell,
 //!    and what the store locks to take records: leaves, under which nothing else is locked, except
 //!    that leaving a group happens under the table's.
@@ -27,6 +27,7 @@ pub mod clock;
 mod close;
 mod deliver;
 mod encode;
+pub mod endpoint;
 pub mod feed;
 mod journal;
 pub mod link;
@@ -70,6 +71,7 @@ pub use restore::Restored;
 pub use subscribe::Request;
 
 use clock::{Clock, Millis};
+use endpoint::Endpoints;
 use feed::Feeds;
 use retained::Retained;
 use session::Session;
@@ -112,6 +114,7 @@ pub struct Broker {
     ended: Box<[AtomicU64]>,
     topics: Box<[Mutex<()>]>,
     feeds: Feeds,
+    endpoints: Endpoints,
 }
 
 impl Broker {
@@ -150,6 +153,7 @@ impl Broker {
             ended: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
             topics: stripes(),
             feeds: Feeds::default(),
+            endpoints: Endpoints::default(),
         }
     }
 

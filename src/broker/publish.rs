@@ -225,14 +225,14 @@ impl<'a> Batch<'a> {
             Ok(ticket) => ticket,
             Err(error) => {
                 tracing::error!(%error, topic = run.topic, "a message could not be kept");
-                for fed in journal.take_fed() {
-                    fed.abandoned(wakers);
+                for taken in journal.take_taken() {
+                    taken.abandoned(wakers);
                 }
                 return Err(Refused::StoreFull);
             }
         };
-        for fed in journal.take_fed() {
-            fed.appended(ticket, wakers);
+        for taken in journal.take_taken() {
+            taken.appended(ticket, wakers);
         }
         Ok(Published {
             matched: matched_count,

@@ -64,6 +64,9 @@ impl Broker {
         broker.restore_retained(&recovered.retained, &mut restored);
         let mut denied = Vec::new();
         for session in recovered.sessions {
+            let Some(session) = broker.endpoints.take(session) else {
+                continue;
+            };
             let Some(session) = broker.feeds.take(session) else {
                 continue;
             };

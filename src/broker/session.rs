@@ -6,6 +6,7 @@
 //! What a session does when a message arrives is in `deliver`.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::Waker;
@@ -17,8 +18,11 @@ use parking_lot::{Mutex, MutexGuard};
 use tidings_protocol::mqtt::{SubscriptionOptions, Version};
 
 use super::clock::Millis;
+use super::deliver::Context;
 use super::encode::OutgoingAliases;
+use super::endpoint::EndpointQueue;
 use super::feed::Feed;
+use super::message::Run;
 use super::outbox::Outbox;
 use super::outgoing::Outgoing;
 use super::retained::Replay;
@@ -59,9 +63,16 @@ pub struct Session {
     heard_at: AtomicU64,
     /// Whose rights decide what it receives; none if it may receive everything.
     receives_as: ArcSwapOption<Principal>,
-    /// The feed that it stands for; then nothing else of it is used.
-    feed: Option<Arc<Feed>>,
+    stands_for: StandsFor,
     state: Mutex<State>,
+}
+
+/// What a session is to itself. Of one that stands for something else nothing but its number and its
+/// rights is used.
+enum StandsFor {
+    Client,
+    Feed(Arc<Feed>),
+    Endpoint(Arc<EndpointQueue>),
 }
 
 /// What is under the session's lock.
@@ -173,7 +184,7 @@ impl Session {
             readiness: AtomicU8::new(Readiness::Absent as u8),
             heard_at: AtomicU64::new(0),
             receives_as: ArcSwapOption::empty(),
-            feed: None,
+            stands_for: StandsFor::Client,
             state: Mutex::new(State {
                 epoch: 0,
                 link: None,
@@ -205,13 +216,34 @@ impl Session {
         // Readers are asked for their rights, each for its own.
         let mut session = Session::new(number, "".into(), Principal::nobody(), 0);
         session.receives_as = ArcSwapOption::empty();
-        session.feed = Some(feed);
+        session.stands_for = StandsFor::Feed(feed);
+        session
+    }
+
+    /// What stands for an endpoint's queue in the subscription table and in the store.
+    pub(super) fn of_endpoint(number: u64, queue: Arc<EndpointQueue>) -> Session {
+        let mut session = Session::new(number, "".into(), Principal::nobody(), 0);
+        session.stands_for = StandsFor::Endpoint(queue);
         session
     }
 
     /// The feed that it stands for.
     pub(super) fn feed(&self) -> Option<&Arc<Feed>> {
-        self.feed.as_ref()
+        match &self.stands_for {
+            StandsFor::Feed(feed) => Some(feed),
+            StandsFor::Client | StandsFor::Endpoint(_) => None,
+        }
+    }
+
+    /// Has what it stands for take the publications of a run that are in `range`; false if it is a
+    /// client's own.
+    pub(super) fn pass(&self, run: &Run<'_>, range: &Range<usize>, cx: &mut Context<'_>) -> bool {
+        match &self.stands_for {
+            StandsFor::Client => return false,
+            StandsFor::Feed(feed) => feed.deliver(self.number, run, range.clone(), cx),
+            StandsFor::Endpoint(queue) => queue.deliver(run, range.clone(), cx),
+        }
+        true
     }
 
     /// Its number, which no other session of this store has or had.

@@ -6,6 +6,7 @@
 //!
 //! Lock order: `Kept` before the log's own locks; neither during a write or flush.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,8 +29,8 @@ use super::sled::SledTable;
 use super::state::State;
 use super::upkeep::{Control, Upkeep};
 use super::{
-    Appended, Failure, Health, Offset, Record, Recovered, Stats, Store, StoreError, StoredMessage,
-    Ticket, Waiting,
+    Appended, Failure, Health, Offset, QueueEntry, Record, Recovered, Seq, SessionNumber, Stats,
+    Store, StoreError, StoredMessage, Ticket, Waiting,
 };
 
 /// When an acknowledgement may leave.
@@ -280,6 +281,10 @@ impl Store for DurableStore {
 
     fn read(&self, offsets: &[Offset]) -> Vec<Result<StoredMessage, StoreError>> {
         self.log.read(offsets)
+    }
+
+    fn queue(&self, session: SessionNumber, range: Range<Seq>, max: usize) -> Vec<QueueEntry> {
+        self.kept.lock().state.queue(session, range, max)
     }
 
     fn health(&self) -> Health {

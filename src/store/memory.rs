@@ -6,6 +6,7 @@
 //! An append that makes very many bodies needless gives them back in slices, and lets others have
 //! the lock in between: a body that stays a little longer than it is needed harms nobody.
 
+use std::ops::Range;
 use std::path::Path;
 use std::task::Waker;
 
@@ -17,8 +18,8 @@ use super::record::{self, decode};
 use super::state::{Bodies, State};
 use super::wait::Progress;
 use super::{
-    Appended, Failure, Health, Offset, Record, Recovered, Report, Retained, Stats, Store,
-    StoreError, StoredMessage, Ticket, Waiting,
+    Appended, Failure, Health, Offset, QueueEntry, Record, Recovered, Report, Retained, Seq,
+    SessionNumber, Stats, Store, StoreError, StoredMessage, Ticket, Waiting,
 };
 
 /// A store that forgets everything when it is dropped.
@@ -142,6 +143,10 @@ impl Store for MemoryStore {
                 message_from(offset, body.ok_or(StoreError::Gone(offset))?)
             })
             .collect()
+    }
+
+    fn queue(&self, session: SessionNumber, range: Range<Seq>, max: usize) -> Vec<QueueEntry> {
+        self.inner.lock().state.queue(session, range, max)
     }
 
     fn health(&self) -> Health {

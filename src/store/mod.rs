@@ -32,6 +32,7 @@ mod upkeep;
 mod wait;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -154,6 +155,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Reads messages back, in the order asked for; neighbours are read with one system call.
     fn read(&self, offsets: &[Offset]) -> Vec<Result<StoredMessage, StoreError>>;
+
+    /// The first `max` entries of a session's queue whose seqs are in `range`, in order, as of the last
+    /// commit; for those who do not remember the queue themselves.
+    fn queue(&self, session: SessionNumber, range: Range<Seq>, max: usize) -> Vec<QueueEntry>;
 
     /// How the store is.
     fn health(&self) -> Health;

@@ -1,6 +1,7 @@
 //! For tests of those who use a store: one in memory that has nothing durable until it is told, and
 //! can be crashed. What was appended by then is there afterwards, and nothing else.
 
+use std::ops::Range;
 use std::path::Path;
 use std::task::Waker;
 
@@ -9,8 +10,8 @@ use parking_lot::Mutex;
 use super::record::{self, decode};
 use super::wait::Progress;
 use super::{
-    Appended, Health, MemoryStore, Offset, Record, Recovered, Stats, Store, StoreError,
-    StoredMessage, Ticket, Waiting,
+    Appended, Health, MemoryStore, Offset, QueueEntry, Record, Recovered, Seq, SessionNumber,
+    Stats, Store, StoreError, StoredMessage, Ticket, Waiting,
 };
 
 /// One record, encoded, with its kind and version.
@@ -131,6 +132,10 @@ impl Store for SlowStore {
 
     fn read(&self, offsets: &[Offset]) -> Vec<Result<StoredMessage, StoreError>> {
         self.inner.read(offsets)
+    }
+
+    fn queue(&self, session: SessionNumber, range: Range<Seq>, max: usize) -> Vec<QueueEntry> {
+        self.inner.queue(session, range, max)
     }
 
     fn health(&self) -> Health {

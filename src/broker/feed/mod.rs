@@ -31,6 +31,7 @@ pub use sequence::Event;
 
 use super::clock::Millis;
 use super::deliver::Context;
+use super::journal::Taken;
 use super::message::Run;
 use super::stats::Drop as Reason;
 use crate::store::{Offset, Seq, Store, Ticket, Waiting};
@@ -176,11 +177,11 @@ impl Feed {
         }
         drop(state);
         if let (Some((first, last)), Some(me)) = (fed, self.me.upgrade()) {
-            cx.journal.fed(Fed {
+            cx.journal.taken(Taken::Feed(Fed {
                 feed: me,
                 first,
                 last,
-            });
+            }));
         }
     }
 

@@ -13,12 +13,13 @@ mod queue;
 pub(crate) mod table;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use hashbrown::HashMap;
 
 use super::recovered::{
-    Recovered, RecoveredDocument, RecoveredRetained, RecoveredSession, RecoveredSubscription,
-    Report,
+    QueueEntry, Recovered, RecoveredDocument, RecoveredRetained, RecoveredSession,
+    RecoveredSubscription, Report,
 };
 use super::{
     Message, Offset, Record, Retained, Seq, SessionNumber, SessionRecord, Target, Will,
@@ -417,6 +418,18 @@ impl State {
     pub(crate) fn needed_by_retained(&self, start: Offset, end: Offset, needed: &mut Vec<Offset>) {
         let offsets = self.retained.values().map(|entry| entry.offset);
         needed.extend(offsets.filter(|&offset| start <= offset && offset < end));
+    }
+
+    /// The first `max` entries of a queue with seqs in `range`.
+    pub(crate) fn queue(
+        &self,
+        session: SessionNumber,
+        range: Range<Seq>,
+        max: usize,
+    ) -> Vec<QueueEntry> {
+        self.sessions
+            .get(&session)
+            .map_or(Vec::new(), |it| it.queue.page(range, max))
     }
 
     /// Notes every key, for a checkpoint that starts from nothing.

@@ -1,6 +1,7 @@
 //! One session's outgoing queue, 24 bytes an entry: a million queued messages are 24 MB.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 use super::dirty::Noted;
 use crate::store::record::Item;
@@ -10,12 +11,17 @@ use crate::store::{EntryState, List, Offset, QueueEntry, Seq, SeqRange};
 /// moved costs a few hundred bytes in the next checkpoint.
 pub(super) const CHUNK_SEQS: u64 = 256;
 
+/// Entries that are gone and may stay in their places behind one that is not, however few others
+/// there are.
+const GONE_MAX: usize = 1024;
+
 /// What is kept of an entry besides its seq.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Entry {
     offset: u64,
-    /// The low half of its seq; see [`Queue::seq_at`].
+    /// The low 48 bits of its seq, in two parts that leave no gap; see [`Entry::seq`].
     seq_low: u32,
+    seq_high: u16,
     pub(super) size: u32,
     pub(super) qos: u8,
     pub(super) flags: u8,
@@ -36,12 +42,29 @@ impl Entry {
         Entry {
             offset: offset.0,
             seq_low: 0,
+            seq_high: 0,
             size,
             qos,
             flags,
             state: Slot::Queued,
             has_ids: false,
         }
+    }
+
+    fn set_seq(&mut self, seq: Seq) {
+        (self.seq_low, self.seq_high) = (seq as u32, (seq >> 32) as u16);
+    }
+
+    /// How many seqs it is behind the first entry of its queue. Entries are within 2^48 seqs of it,
+    /// however long that one stays.
+    fn distance(&self, first: Seq) -> u64 {
+        let low = u64::from(self.seq_high) << 32 | u64::from(self.seq_low);
+        low.wrapping_sub(first) & ((1 << 48) - 1)
+    }
+
+    /// Its seq, in a queue whose first entry has `first`.
+    fn seq(&self, first: Seq) -> Seq {
+        first + self.distance(first)
     }
 
     pub(super) fn released(mut self) -> Entry {
@@ -70,15 +93,16 @@ pub(super) struct Queue {
     /// The seq of the first entry, while there is one.
     first: Seq,
     next_seq: Seq,
+    /// How many entries are [`Slot::Gone`].
+    gone: usize,
     /// Of the few entries that have any.
     subscription_ids: BTreeMap<Seq, Box<[u32]>>,
     pub(super) noted: Noted,
 }
 
 impl Queue {
-    /// Entries are within 2^32 seqs of the first one, so that the low half tells which.
     fn seq_at(&self, index: usize) -> Seq {
-        self.first + u64::from(self.entries[index].seq_low.wrapping_sub(self.first as u32))
+        self.entries[index].seq(self.first)
     }
 
     /// The index of the first entry that is not before `seq`.
@@ -86,19 +110,16 @@ impl Queue {
         if seq <= self.first {
             return 0;
         }
-        let Ok(distance) = u32::try_from(seq - self.first) else {
-            return self.entries.len();
-        };
-        let first = self.first as u32;
+        let (first, distance) = (self.first, seq - self.first);
         // A queue without gaps has the entry right there.
-        let guess = distance as usize;
-        if let Some(entry) = self.entries.get(guess)
-            && entry.seq_low.wrapping_sub(first) == distance
+        if let Ok(guess) = usize::try_from(distance)
+            && let Some(entry) = self.entries.get(guess)
+            && entry.distance(first) == distance
         {
             return guess;
         }
         self.entries
-            .partition_point(|entry| entry.seq_low.wrapping_sub(first) < distance)
+            .partition_point(|entry| entry.distance(first) < distance)
     }
 
     pub(super) fn next_seq(&self) -> Seq {
@@ -119,7 +140,7 @@ impl Queue {
     where
         u32: Item<'a>,
     {
-        entry.seq_low = seq as u32;
+        entry.set_seq(seq);
         entry.has_ids = !subscription_ids.is_empty();
         if self.entries.is_empty() {
             self.first = seq;
@@ -157,12 +178,13 @@ impl Queue {
         let end = end.max(start);
         let first = self.first;
         for entry in self.entries.range_mut(start..end) {
-            let seq = first + u64::from(entry.seq_low.wrapping_sub(first as u32));
+            let seq = entry.seq(first);
             if entry.state == Slot::Gone {
                 continue;
             }
             let message = entry.message();
             entry.state = Slot::Gone;
+            self.gone += 1;
             if entry.has_ids {
                 self.subscription_ids.remove(&seq);
             }
@@ -174,6 +196,7 @@ impl Queue {
                 self.first = self.seq_at(end);
             }
             self.entries.drain(..end);
+            self.gone -= end;
         }
         self.drop_gone();
     }
@@ -188,6 +211,7 @@ impl Queue {
                 self.first = self.seq_at(1);
             }
             self.entries.pop_front();
+            self.gone -= 1;
         }
         while self
             .entries
@@ -195,6 +219,12 @@ impl Queue {
             .is_some_and(|entry| entry.state == Slot::Gone)
         {
             self.entries.pop_back();
+            self.gone -= 1;
+        }
+        // An entry that is never acknowledged does not keep the places of all that came after it.
+        if self.gone > GONE_MAX && self.gone > self.entries.len() / 2 {
+            self.entries.retain(|entry| entry.state != Slot::Gone);
+            self.gone = 0;
         }
         // A long queue that was drained gives its memory back.
         if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 4 {
@@ -240,10 +270,7 @@ impl Queue {
         self.entries
             .range(start..end)
             .filter(|entry| entry.state != Slot::Gone)
-            .map(move |entry| {
-                let distance = entry.seq_low.wrapping_sub(first as u32);
-                (first + u64::from(distance), entry)
-            })
+            .map(move |entry| (entry.seq(first), entry))
     }
 
     pub(super) fn subscription_ids_of(&self, seq: Seq, entry: &Entry) -> &[u32] {
@@ -256,19 +283,15 @@ impl Queue {
 
     pub(super) fn recovered(&self) -> Vec<QueueEntry> {
         let mut all = Vec::with_capacity(self.entries.len());
-        all.extend(self.iter().map(|(seq, entry)| QueueEntry {
-            seq,
-            offset: entry.offset(),
-            size: entry.size,
-            qos: entry.qos,
-            flags: entry.flags,
-            state: if entry.is_released() {
-                EntryState::Released
-            } else {
-                EntryState::Queued
-            },
-        }));
+        all.extend(self.iter().map(show));
         all
+    }
+
+    /// The first `max` entries with seqs in `range`.
+    pub(super) fn page(&self, range: Range<Seq>, max: usize) -> Vec<QueueEntry> {
+        let start = self.position(range.start);
+        let end = self.position(range.end).max(start);
+        self.range(start, end).take(max).map(show).collect()
     }
 
     pub(super) fn recovered_subscription_ids(&self) -> Vec<(Seq, Box<[u32]>)> {
@@ -276,6 +299,20 @@ impl Queue {
             .iter()
             .map(|(&seq, ids)| (seq, ids.clone()))
             .collect()
+    }
+}
+
+fn show((seq, entry): (Seq, &Entry)) -> QueueEntry {
+    QueueEntry {
+        seq,
+        offset: entry.offset(),
+        size: entry.size,
+        qos: entry.qos,
+        flags: entry.flags,
+        state: match entry.is_released() {
+            true => EntryState::Released,
+            false => EntryState::Queued,
+        },
     }
 }
 
@@ -336,6 +373,63 @@ mod tests {
             |_, _, _| {},
         );
         assert_eq!(seqs(&queue), [base + 2, base + 3, base + 4]);
+    }
+
+    #[test]
+    fn an_entry_that_stays_does_not_keep_the_places_of_others() {
+        let mut queue = Queue::default();
+        for seq in 0..100_000 {
+            queue.insert(seq, entry(seq), List::default());
+            if seq % 1000 != 0 {
+                let range = SeqRange::one(seq);
+                queue.remove(range, |_, _, _| {});
+            }
+            assert!(
+                queue.entries.len() <= 2 * (GONE_MAX + 102),
+                "{}",
+                queue.entries.len()
+            );
+        }
+        let left: Vec<Seq> = (0..100).map(|it| it * 1000).collect();
+        assert_eq!(seqs(&queue), left);
+        assert_eq!(queue.page(1_001..5_000, 10).len(), 3);
+        assert_eq!(
+            queue.page(0..u64::MAX, 2).last().map(|it| it.seq),
+            Some(1_000)
+        );
+        queue.remove(
+            SeqRange {
+                first: 0,
+                last: 98_000,
+            },
+            |_, _, _| {},
+        );
+        assert_eq!(seqs(&queue), [99_000]);
+    }
+
+    #[test]
+    fn one_that_stays_for_very_long_is_told_from_those_long_after_it() {
+        let mut queue = Queue::default();
+        let base = (5_u64 << 48) - 3;
+        let all = [
+            base,
+            base + 1,
+            base + (1 << 32),
+            base + (3 << 32) + 1,
+            base + (1 << 47),
+        ];
+        for seq in all {
+            queue.insert(seq, entry(seq), List::default());
+        }
+        assert_eq!(seqs(&queue), all);
+        let range = SeqRange {
+            first: base + 2,
+            last: base + (2 << 32),
+        };
+        queue.remove(range, |seq, _, _| assert_eq!(seq, all[2]));
+        assert_eq!(queue.release(all[3]), Some(Offset(all[3])));
+        assert_eq!(seqs(&queue), [all[0], all[1], all[3], all[4]]);
+        assert_eq!(std::mem::size_of::<Entry>(), 24);
     }
 
     /// Whatever is left of it, and however much that is.

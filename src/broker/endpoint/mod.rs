@@ -1,0 +1,423 @@
+//! Queues of webhook endpoints: a durable subscriber whose backlog is in the store alone.
+//!
+//! To the subscription table and the store an endpoint is a session of its own, whose entries pin
+//! their messages in the log until they are done. Unlike a client's session it remembers none of
+//! them: whoever drives it asks for a page of entries, reads their messages, and says which are
+//! done, in any order. A backlog of a million costs what the store needs for it, and nothing here.
+//!
+//! This folder owns what enters such a queue, and when an entry may be seen: once it is durable, so
+//! that nothing leaves the machine that a crash could take back. It knows nothing of URLs, retries
+//! or signatures.
+
+mod registry;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
+use std::task::{Wake, Waker};
+
+use parking_lot::{Mutex, MutexGuard};
+use tidings_protocol::mqtt::QoS;
+
+pub(super) use registry::Endpoints;
+
+use super::deliver::Context;
+use super::journal::FLAG_RETAIN;
+use super::message::Run;
+use super::stats::Drop as Reason;
+use crate::config::LimitsConfig;
+use crate::store::{
+    List, Offset, QueueEntry, Record, Seq, SeqRange, SessionNumber, Store, StoreError, Target,
+    Ticket, Waiting,
+};
+
+/// An entry of an endpoint's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queued {
+    /// Its place in the queue; never used again.
+    pub seq: Seq,
+    /// The place of its message in the log.
+    pub offset: Offset,
+    /// Bytes of the message: topic, properties and payload.
+    pub size: u32,
+    /// The QoS it is to be delivered with: with 0, it is attempted once.
+    pub qos: QoS,
+    /// Whether it was published with RETAIN set.
+    pub retain: bool,
+}
+
+/// A document that is changed in the same step as a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// See [`Record::DocumentPut`].
+    Put {
+        key: &'a str,
+        value: &'a [u8],
+        expires_ms: Option<u64>,
+    },
+    /// See [`Record::DocumentRemove`].
+    Remove { key: &'a str },
+}
+
+impl<'a> Change<'a> {
+    fn record(self) -> Record<'a> {
+        match self {
+            Change::Put {
+                key,
+                value,
+                expires_ms,
+            } => Record::DocumentPut {
+                key,
+                value,
+                expires_ms,
+            },
+            Change::Remove { key } => Record::DocumentRemove { key },
+        }
+    }
+}
+
+/// The queue of one endpoint.
+pub struct EndpointQueue {
+    id: Box<str>,
+    session: SessionNumber,
+    store: Arc<dyn Store>,
+    me: Weak<EndpointQueue>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// What its entries are delivered with at most; entries of QoS 0 are raised to QoS 1 unless it
+    /// is 0.
+    qos: QoS,
+    next_seq: Seq,
+    /// Entries that are not durable, by the first seq of those that came together; none for the
+    /// ticket of those whose append has not returned. Later ones are not to be seen before them.
+    pending: BTreeMap<Seq, Option<Ticket>>,
+    /// The ticket that the store was asked to wake this queue for.
+    watched: Ticket,
+    /// To be woken when there is more to be seen.
+    waker: Option<Waker>,
+    len: u64,
+    bytes: u64,
+    ended: bool,
+}
+
+impl State {
+    fn new(next_seq: Seq) -> State {
+        State {
+            qos: QoS::AtLeastOnce,
+            // No entry has 0: that is the place before the first.
+            next_seq: next_seq.max(1),
+            pending: BTreeMap::new(),
+            watched: Ticket::default(),
+            waker: None,
+            len: 0,
+            bytes: 0,
+            ended: false,
+        }
+    }
+
+    fn has_room(&self, size: u32, limits: &LimitsConfig) -> bool {
+        self.len < limits.queue_messages_max as u64
+            && self.bytes + u64::from(size) <= limits.queue_bytes_max
+    }
+
+    fn take_seq(&mut self, size: u32) -> Seq {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.len += 1;
+        self.bytes += u64::from(size);
+        seq
+    }
+
+    fn forget(&mut self, entries: u64, bytes: u64) {
+        self.len = self.len.saturating_sub(entries);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// The QoS that an entry gets.
+    fn qos_of(&self, published: QoS) -> QoS {
+        match self.qos {
+            QoS::AtMostOnce => QoS::AtMostOnce,
+            most => published.max(QoS::AtLeastOnce).min(most),
+        }
+    }
+}
+
+/// Wakes a queue when the store has more of it.
+struct Alarm(Weak<EndpointQueue>);
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        if let Some(queue) = self.0.upgrade()
+            && let Some(waker) = queue.advance()
+        {
+            waker.wake();
+        }
+    }
+}
+
+impl EndpointQueue {
+    /// The endpoint that it belongs to.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Entries that are not done.
+    pub fn len(&self) -> u64 {
+        self.lock().len
+    }
+
+    /// Whether everything is done.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of topics, properties and payloads of what is not done.
+    pub fn bytes(&self) -> u64 {
+        self.lock().bytes
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// The first `max` durable entries behind `after`, in order; 0 is before the first. With a waker
+    /// that is woken once there may be more than this answers.
+    pub fn page(&self, after: Seq, max: usize, waker: Option<&Waker>) -> Vec<Queued> {
+        self.advance();
+        let end = {
+            let mut state = self.lock();
+            state.waker = waker.cloned();
+            let first_pending = state.pending.first_key_value().map(|(&seq, _)| seq);
+            first_pending.unwrap_or(state.next_seq)
+        };
+        if after + 1 >= end {
+            return Vec::new();
+        }
+        let entries = self.store.queue(self.session, after + 1..end, max);
+        entries.iter().map(queued).collect()
+    }
+
+    /// These are done, and these documents change: one step.
+    pub fn done(&self, entries: &[Queued], changes: &[Change<'_>]) -> Ticket {
+        let mut seqs: Vec<Seq> = entries.iter().map(|it| it.seq).collect();
+        seqs.sort_unstable();
+        seqs.dedup();
+        let ranges: Vec<SeqRange> = seqs
+            .chunk_by(|a, b| a + 1 == *b)
+            .map(|run| SeqRange {
+                first: run[0],
+                last: run[run.len() - 1],
+            })
+            .collect();
+        let mut records: Vec<Record<'_>> = changes.iter().map(|it| it.record()).collect();
+        if !ranges.is_empty() {
+            records.push(Record::Done {
+                session: self.session,
+                ranges: List::from(&ranges[..]),
+            });
+        }
+        let bytes = entries.iter().map(|it| u64::from(it.size)).sum();
+        self.lock().forget(entries.len() as u64, bytes);
+        self.append(&records)
+    }
+
+    /// Changes documents alone.
+    pub fn keep(&self, changes: &[Change<'_>]) -> Ticket {
+        self.done(&[], changes)
+    }
+
+    fn append(&self, records: &[Record<'_>]) -> Ticket {
+        if records.is_empty() {
+            return Ticket::default();
+        }
+        match self.store.append(records) {
+            Ok(appended) => appended.ticket,
+            Err(error) => {
+                tracing::error!(endpoint = &*self.id, %error, "the store takes no more records");
+                super::Broker::NEVER_KEPT
+            }
+        }
+    }
+
+    /// Queues messages that the log has once more, behind all others, each with its place in the
+    /// log and its size.
+    ///
+    /// # Errors
+    /// When the store takes no more.
+    pub fn enqueue(&self, messages: &[(Offset, u32)]) -> Result<Ticket, StoreError> {
+        if messages.is_empty() {
+            return Ok(Ticket::default());
+        }
+        self.store.admit()?;
+        let (seqs, qos) = {
+            let mut state = self.lock();
+            let first = state.next_seq;
+            for &(_, size) in messages {
+                state.take_seq(size);
+            }
+            state.pending.insert(first, None);
+            (first..state.next_seq, state.qos_of(QoS::ExactlyOnce))
+        };
+        let records: Vec<Record<'_>> = messages
+            .iter()
+            .zip(seqs.clone())
+            .map(|(&(offset, size), seq)| Record::Enqueue {
+                offset,
+                size,
+                target: self.target(seq, qos, false),
+            })
+            .collect();
+        let result = self.store.append(&records).map(|it| it.ticket);
+        let waker = match &result {
+            Ok(ticket) => self.appended(seqs.start, *ticket),
+            Err(_) => {
+                let bytes = messages.iter().map(|it| u64::from(it.1)).sum();
+                self.abandoned(seqs, bytes)
+            }
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        result
+    }
+
+    fn target(&self, seq: Seq, qos: QoS, retain: bool) -> Target<'static> {
+        Target {
+            session: self.session,
+            seq,
+            qos: qos.as_u8(),
+            flags: if retain { FLAG_RETAIN } else { 0 },
+            subscription_ids: List::default(),
+        }
+    }
+
+    /// Takes in the publications of a run that are in `range`.
+    pub(super) fn deliver(&self, run: &Run<'_>, range: Range<usize>, cx: &mut Context<'_>) {
+        let mut bytes = 0;
+        let mut state = self.lock();
+        let first = state.next_seq;
+        for index in range {
+            if state.ended {
+                cx.tally.dropped(Reason::SessionEnded, 1);
+                continue;
+            }
+            let publication = &run.publications[index];
+            // Nobody waits for an answer, so there is nothing to slow its publisher down by.
+            if publication.qos == QoS::AtMostOnce
+                && (self.store.pressure() || self.store.admit().is_err())
+            {
+                cx.tally.dropped(Reason::StoreFull, 1);
+                continue;
+            }
+            let message = cx.encodings.messages.get(run, index, cx.now);
+            let size = u32::try_from(message.content_len()).unwrap_or(u32::MAX);
+            if !state.has_room(size, cx.limits) {
+                cx.tally.dropped(Reason::QueueFull, 1);
+                continue;
+            }
+            message.owe();
+            bytes += u64::from(size);
+            let seq = state.take_seq(size);
+            let qos = state.qos_of(publication.qos);
+            cx.journal.queued(
+                false,
+                index,
+                self.session,
+                seq,
+                qos,
+                publication.retain,
+                None,
+            );
+        }
+        let seqs = first..state.next_seq;
+        if seqs.is_empty() {
+            return;
+        }
+        state.pending.insert(first, None);
+        drop(state);
+        if let Some(queue) = self.me.upgrade() {
+            cx.journal.taken(super::journal::Taken::Endpoint(Taken {
+                queue,
+                seqs,
+                bytes,
+            }));
+        }
+    }
+
+    /// Sees what has become durable. Answers whom to wake.
+    fn advance(&self) -> Option<Waker> {
+        let mut woken = None;
+        loop {
+            let durable = self.store.durable();
+            let mut state = self.lock();
+            let mut more = false;
+            while let Some(first) = state.pending.first_entry()
+                && first.get().is_some_and(|ticket| ticket <= durable)
+            {
+                first.remove();
+                more = true;
+            }
+            if more {
+                woken = state.waker.take().or(woken);
+            }
+            let next = match state.pending.first_key_value() {
+                Some((_, &Some(ticket))) if state.watched <= durable => ticket,
+                // Nothing waits, or whoever appends will come by.
+                _ => return woken,
+            };
+            state.watched = next;
+            drop(state);
+            let alarm = Waker::from(Arc::new(Alarm(self.me.clone())));
+            match self.store.register(next, &alarm) {
+                Waiting::Durable => {}
+                Waiting::Registered | Waiting::Failed(_) => return woken,
+            }
+        }
+    }
+
+    fn appended(&self, first: Seq, ticket: Ticket) -> Option<Waker> {
+        self.lock().pending.insert(first, Some(ticket));
+        self.advance()
+    }
+
+    fn abandoned(&self, seqs: Range<Seq>, bytes: u64) -> Option<Waker> {
+        let mut state = self.lock();
+        state.pending.remove(&seqs.start);
+        state.forget(seqs.end - seqs.start, bytes);
+        drop(state);
+        self.advance()
+    }
+}
+
+fn queued(entry: &QueueEntry) -> Queued {
+    Queued {
+        seq: entry.seq,
+        offset: entry.offset,
+        size: entry.size,
+        qos: QoS::from_u8(entry.qos).unwrap_or(QoS::AtLeastOnce),
+        retain: entry.flags & FLAG_RETAIN != 0,
+    }
+}
+
+/// Messages of a run that a queue took in.
+pub(super) struct Taken {
+    queue: Arc<EndpointQueue>,
+    seqs: Range<Seq>,
+    bytes: u64,
+}
+
+impl Taken {
+    /// They are in the log.
+    pub(super) fn appended(self, ticket: Ticket, wakers: &mut Vec<Waker>) {
+        wakers.extend(self.queue.appended(self.seqs.start, ticket));
+    }
+
+    /// They are not.
+    pub(super) fn abandoned(self, wakers: &mut Vec<Waker>) {
+        wakers.extend(self.queue.abandoned(self.seqs, self.bytes));
+    }
+}
