@@ -12,6 +12,7 @@ use super::message::Message;
 use super::outbox::Outbox;
 use super::outgoing::Acknowledgement;
 use super::session::{Closing, Link, Session, State};
+use crate::access::Principal;
 use crate::store::{self, List, Record, Ticket};
 
 /// What became of a QoS 2 PUBLISH before it is routed.
@@ -156,6 +157,73 @@ impl Broker {
         }
         session.refresh_readiness(&state);
         self.keep_progress(session, &mut state)
+    }
+
+    /// The place of a message that is in flight to this connection, for [`Broker::acknowledge_to`].
+    pub fn sequence_of(&self, session: &Session, epoch: u64, id: PacketId) -> Option<u64> {
+        let state = session.lock();
+        let sequence = state.outgoing.sequence_of(id)?;
+        (state.epoch == epoch).then_some(sequence)
+    }
+
+    /// Whether messages wait for the client's acknowledgements.
+    pub fn is_held_up(&self, session: &Session, epoch: u64) -> bool {
+        let state = session.lock();
+        let link = state.link.as_deref().filter(|_| state.epoch == epoch);
+        link.is_some_and(|link| state.outgoing.is_held_up(link.receive_maximum))
+    }
+
+    /// Takes in that the client has every message up to this one, of this connection or of one before
+    /// it. Answers how many were not acknowledged before, and the ticket that an answer has to wait
+    /// for.
+    pub fn acknowledge_to(&self, session: &Session, epoch: u64, sequence: u64) -> (usize, Ticket) {
+        let mut state = session.lock();
+        if state.epoch != epoch {
+            return (0, Ticket::default());
+        }
+        self.acknowledge_locked(session, &mut state, sequence)
+    }
+
+    fn acknowledge_locked(
+        &self,
+        session: &Session,
+        state: &mut State,
+        sequence: u64,
+    ) -> (usize, Ticket) {
+        let acknowledged = state.change_queue(&self.stats, |queue| queue.acknowledge_to(sequence));
+        let mut batch = self.batch();
+        let mut cx = batch.context();
+        if state.outgoing.has_waiting() {
+            pump(state, &mut cx);
+        }
+        let ticket = self.keep_progress(session, state);
+        // Perhaps not its own connection's task that says so.
+        session.after_delivery(state, &mut cx);
+        (acknowledged, ticket)
+    }
+
+    /// The same from outside of the connection that has the session: by its Client Identifier and its
+    /// number, for its owner. None if there is no such session.
+    pub fn acknowledge_for(
+        &self,
+        principal: &Principal,
+        client_id: &str,
+        number: u64,
+        sequence: u64,
+    ) -> Option<(usize, Ticket)> {
+        let session = self.session_of(principal, client_id)?;
+        let mut state = session.lock();
+        let is_same = !state.ended && session.number() == number;
+        is_same.then(|| self.acknowledge_locked(&session, &mut state, sequence))
+    }
+
+    /// The session with this Client Identifier, if this principal may have it.
+    pub fn session_of(&self, principal: &Principal, client_id: &str) -> Option<Arc<Session>> {
+        let session = Arc::clone(&*self.sessions.get(client_id)?);
+        let state = session.lock();
+        let is_there = !state.ended && state.may_be_opened_by(principal);
+        drop(state);
+        is_there.then_some(session)
     }
 
     /// Notes a QoS 2 PUBLISH of which at most `maximum` may be unreleased at a time.

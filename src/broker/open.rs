@@ -254,7 +254,7 @@ impl Broker {
 impl State {
     /// Whether the session is this principal's. What an anonymous client began, anybody with the
     /// same Client Identifier may go on with.
-    fn may_be_opened_by(&self, principal: &Principal) -> bool {
+    pub(super) fn may_be_opened_by(&self, principal: &Principal) -> bool {
         let owner = self.principal.user();
         self.ended || owner.is_none() || owner == principal.user()
     }

@@ -481,6 +481,35 @@ impl Outgoing {
         }
     }
 
+    /// The sequence number of the message in flight that has this Packet Identifier.
+    pub fn sequence_of(&self, id: PacketId) -> Option<u64> {
+        Some(self.base + self.position(id)? as u64)
+    }
+
+    /// Whether something waits for an acknowledgement before it can be sent.
+    pub fn is_held_up(&self, receive_maximum: u16) -> bool {
+        self.has_waiting() && self.room(receive_maximum) == 0
+    }
+
+    /// Completes everything up to this sequence number that was ever sent: its receiver says that it
+    /// has all of it. Answers how many messages those were.
+    pub fn acknowledge_to(&mut self, sequence: u64) -> usize {
+        let end = sequence.saturating_add(1).min(self.sent_to());
+        let mut acknowledged = 0;
+        while self.base < end
+            && let Some(first) = self.slots.front()
+        {
+            let in_flight = matches!(first.progress, Progress::Sent | Progress::Released(true));
+            if in_flight && first.qos != QoS::AtMostOnce {
+                self.inflight -= 1;
+            }
+            acknowledged += 1;
+            // It goes, and with it what is done behind it.
+            self.complete(0);
+        }
+        acknowledged
+    }
+
     /// The connection is gone: what was sent and not acknowledged will be sent again, in the same
     /// order and with the same Packet Identifiers [MQTT-4.4.0-1].
     pub fn restart(&mut self) {

@@ -587,3 +587,48 @@ proptest! {
         }
     }
 }
+
+/// What a receiver says to have is complete, whatever it was: sent on this connection or before, QoS 1
+/// or 2, released or not, with holes. What was never sent stays, whatever is said.
+#[test]
+fn all_up_to_a_place_are_acknowledged_and_nothing_else() {
+    let mut queue = Outgoing::default();
+    let mut sequences = Vec::new();
+    for index in 0..8 {
+        let qos = match index % 2 {
+            0 => QoS::AtLeastOnce,
+            _ => QoS::ExactlyOnce,
+        };
+        sequences.push(queue.push(slot(qos)));
+    }
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        match queue.next(6, Ticket(u64::MAX), |_, _| false) {
+            Next::Send(_, id) => ids.push(id),
+            other => panic!("{other:?}"),
+        }
+    }
+    queue
+        .acknowledge(Acknowledgement::Received, ids[1])
+        .expect("in flight");
+    queue
+        .acknowledge(Acknowledgement::Ack, ids[2])
+        .expect("in flight");
+    assert_eq!(queue.sequence_of(ids[3]), Some(sequences[3]));
+    assert_eq!(queue.sequence_of(ids[2]), None, "complete");
+    assert!(!queue.is_held_up(6) && queue.is_held_up(5));
+    assert_eq!(queue.acknowledge_to(sequences[3]), 3);
+    assert_eq!((queue.len(), queue.inflight()), (4, 2));
+    assert_eq!(queue.acknowledge_to(sequences[3]), 0);
+    queue.restart();
+    assert_eq!(queue.inflight(), 0);
+    // Sent on the connection before.
+    assert_eq!(queue.acknowledge_to(sequences[4]), 1);
+    // The last two were never sent.
+    assert_eq!(queue.acknowledge_to(u64::MAX), 1);
+    assert_eq!((queue.len(), queue.inflight()), (2, 0));
+    match queue.next(6, Ticket(u64::MAX), |_, _| false) {
+        Next::Send(slot, _) => assert!(!slot.dup()),
+        other => panic!("{other:?}"),
+    }
+}

@@ -230,7 +230,7 @@ impl EventStream {
 }
 
 /// Errors travel in the stream once it has begun.
-fn goodbye(reason: &str, out: &mut Vec<u8>) {
+pub(super) fn goodbye(reason: &str, out: &mut Vec<u8>) {
     let name = EventName::new("goodbye").ok();
     sse::write_event_with(name, None, out, |out| {
         out.extend_from_slice(format!("{{\"reason\":\"{reason}\"}}").as_bytes());

@@ -24,7 +24,8 @@ use super::pull::{Pull, Pulled};
 use super::query::{PAGE_MAX, Query, invalid};
 use super::render::{Format, cursor, envelope};
 use super::respond::{self, Body};
-use super::{Edge, StreamPlace};
+use super::session_stream::SessionStream;
+use super::{Edge, StreamPlace, sessions};
 use crate::access::{Authenticated, Principal};
 use crate::broker::Message;
 use crate::broker::feed::{Cursor, Event, OpenReader, Start};
@@ -40,11 +41,24 @@ pub(super) const STREAM_QUERY: &[&str] = &[
     "format",
     "event",
     "retained",
+    "session",
+    "session_expiry",
+    "qos",
     "ticket",
 ];
 
 /// Parameters of `GET /v1/messages`.
-pub(super) const POLL_QUERY: &[&str] = &["topic", "since", "wait", "limit", "ticket"];
+pub(super) const POLL_QUERY: &[&str] = &[
+    "topic",
+    "since",
+    "wait",
+    "limit",
+    "retained",
+    "session",
+    "session_expiry",
+    "qos",
+    "ticket",
+];
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -142,10 +156,6 @@ pub(super) async fn stream(
         .or_else(|| query.get("lastEventId"))
         .or_else(|| query.get("lastEventID"))
         .filter(|id| !id.is_empty());
-    let start = match resumed.or_else(|| query.get("since")) {
-        Some(since) => start_of(edge, since)?,
-        None => Start::Latest,
-    };
     let format = match query.get("format") {
         None | Some("json") => Format::Json,
         Some("raw") => Format::Raw,
@@ -156,7 +166,24 @@ pub(super) async fn stream(
         Some("topic") => true,
         Some(other) => return Err(invalid("event", other, "topic, or not given")),
     };
+    let mut options = StreamOptions {
+        format,
+        named,
+        heartbeat: edge.config.heartbeat,
+        expires_at: who.expires_at_ms,
+        retry: RETRY,
+    };
     let place = edge.place()?;
+    if let Some(name) = query.get("session") {
+        options.retry += retry_spread(name.len() as u64 + edge.broker.clock.now().0);
+        let stream = sessions::stream(edge, who, &query, name, resumed, options).await?;
+        return Ok(streaming(Stream::Session(stream), place));
+    }
+    needs_session(&query, &["session_expiry", "qos"])?;
+    let start = match resumed.or_else(|| query.get("since")) {
+        Some(since) => start_of(edge, since)?,
+        None => Start::Latest,
+    };
     let opened = open(edge, &who.principal, &filters, start).await?;
     // After the reader is there: what is set meanwhile comes twice rather than never.
     let retained = match query.flag("retained")? && resumed.is_none() {
@@ -164,13 +191,7 @@ pub(super) async fn stream(
         // Who comes back has had them.
         false => Vec::new(),
     };
-    let options = StreamOptions {
-        format,
-        named,
-        heartbeat: edge.config.heartbeat,
-        expires_at: who.expires_at_ms,
-        retry: RETRY + Duration::from_millis(opened.reader.cursor().0 * 7919 % RETRY_SPREAD_MS),
-    };
+    options.retry += retry_spread(opened.reader.cursor().0);
     let stream = EventStream::new(
         Arc::clone(&edge.broker),
         edge.access.clone(),
@@ -179,6 +200,23 @@ pub(super) async fn stream(
         retained,
         options,
     );
+    Ok(streaming(Stream::Feed(stream), place))
+}
+
+/// Something from 0 to [`RETRY_SPREAD_MS`].
+fn retry_spread(seed: u64) -> Duration {
+    Duration::from_millis(seed.wrapping_mul(7919) % RETRY_SPREAD_MS)
+}
+
+/// Refuses parameters that mean something for a named session alone.
+fn needs_session(query: &Query<'_>, names: &[&str]) -> Result<(), Problem> {
+    match names.iter().find_map(|name| Some((name, query.get(name)?))) {
+        Some((name, value)) => Err(invalid(name, value, "given with session= alone")),
+        None => Ok(()),
+    }
+}
+
+fn streaming(stream: Stream, place: StreamPlace) -> Response<Body> {
     let body = Streaming {
         stream: Some(stream),
         buffer: Vec::new(),
@@ -195,12 +233,27 @@ pub(super) async fn stream(
         HeaderName::from_static("x-accel-buffering"),
         HeaderValue::from_static("no"),
     );
-    Ok(response)
+    response
+}
+
+/// What is streamed.
+enum Stream {
+    Feed(EventStream),
+    Session(SessionStream),
+}
+
+impl Stream {
+    fn poll(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<bool> {
+        match self {
+            Stream::Feed(stream) => stream.poll(cx, out),
+            Stream::Session(stream) => stream.poll(cx, out),
+        }
+    }
 }
 
 /// A body that goes on until the stream ends.
 struct Streaming {
-    stream: Option<EventStream>,
+    stream: Option<Stream>,
     buffer: Vec<u8>,
     _place: StreamPlace,
 }
@@ -238,21 +291,26 @@ pub(super) async fn poll(
 ) -> Result<Response<Body>, Problem> {
     let query = Query::parse(parts.uri.query(), POLL_QUERY)?;
     let filters = query.filters("topic")?;
-    let start = match query.get("since") {
-        Some(since) => start_of(edge, since)?,
-        None => Start::Latest,
-    };
+    let session = query.get("session");
     let wait = query.parsed("wait", "a duration such as 30s, at most 55s", |it| {
         parse_duration(it).ok().filter(|wait| *wait <= WAIT_MAX)
     })?;
     // Who has no cursor yet wants one, and can then wait for what comes after it.
-    let wait = wait.unwrap_or(match query.get("since") {
+    let wait = wait.unwrap_or(match query.get("since").or(session) {
         Some(_) => WAIT_DEFAULT,
         None => Duration::ZERO,
     });
+    let place = edge.place()?;
+    if let Some(name) = session {
+        return sessions::poll(edge, who, &query, name, wait).await;
+    }
+    needs_session(&query, &["session_expiry", "qos", "retained"])?;
+    let start = match query.get("since") {
+        Some(since) => start_of(edge, since)?,
+        None => Start::Latest,
+    };
     let limit = query.limit()?;
     let epoch = edge.broker.log_epoch();
-    let place = edge.place()?;
     let OpenReader { reader, gap, .. } = open(edge, &who.principal, &filters, start).await?;
     if let (Some(gap), Start::After(_)) = (&gap, start) {
         let oldest = gap.oldest.map(|oldest| cursor(epoch, oldest).to_string());

@@ -24,6 +24,8 @@ mod render;
 mod respond;
 mod retained;
 mod router;
+mod session_stream;
+mod sessions;
 mod ws;
 
 use std::future::Future;

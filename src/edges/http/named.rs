@@ -2,9 +2,11 @@
 //! the difference: it may be gone on with over MQTT, and the other way round.
 //!
 //! A session writes MQTT packets into its outbox; here they are taken apart again, and the client's
-//! acknowledgements become MQTT's.
+//! acknowledgements become MQTT's: of single messages, or of all up to a [`SessionCursor`].
 
+use std::fmt;
 use std::io::IoSlice;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::task::Context;
 
@@ -19,6 +21,42 @@ use crate::broker::outgoing::Acknowledgement;
 use crate::broker::session::{Closing, Session};
 use crate::broker::{Broker, Ending, Open, OpenError, Opened, Request};
 use crate::store::Ticket;
+
+/// A message's place in a session, as clients see it: `<log epoch>.<session>.<sequence>`, all decimal.
+/// A client that gives it back has every message up to this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SessionCursor {
+    pub epoch: u64,
+    pub session: u64,
+    pub sequence: u64,
+}
+
+impl fmt::Display for SessionCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.epoch, self.session, self.sequence)
+    }
+}
+
+impl FromStr for SessionCursor {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<SessionCursor, ()> {
+        let mut parts = text.split('.').map(|part| match part.as_bytes() {
+            [b'0'..=b'9', ..] => part.parse().map_err(|_| ()),
+            _ => Err(()),
+        });
+        let mut number = || parts.next().ok_or(())?;
+        let cursor = SessionCursor {
+            epoch: number()?,
+            session: number()?,
+            sequence: number()?,
+        };
+        match parts.next() {
+            None => Ok(cursor),
+            Some(_) => Err(()),
+        }
+    }
+}
 
 /// What session packets are written in: the version that leaves nothing out.
 const VERSION: Version = Version::V5;
@@ -153,6 +191,46 @@ impl NamedSession {
             self.broker
                 .acknowledge(session, epoch, &released, &mut Vec::new());
         }
+    }
+
+    /// The place of a message of this connection that has to be acknowledged; none of one of QoS 0.
+    pub(super) fn cursor_of(&self, publish: &Publish<'_>) -> Option<SessionCursor> {
+        let id = publish.packet_id?;
+        let sequence = self.broker.sequence_of(&self.session, self.epoch, id)?;
+        Some(SessionCursor {
+            epoch: self.broker.log_epoch(),
+            session: self.session.number(),
+            sequence,
+        })
+    }
+
+    /// Acknowledges every message up to this place, whichever connection it came over. Nothing happens
+    /// if it is a place in another session.
+    pub(super) fn acknowledge_to(&self, cursor: SessionCursor) -> Ticket {
+        if (cursor.epoch, cursor.session) != (self.broker.log_epoch(), self.session.number()) {
+            return Ticket::default();
+        }
+        let (session, sequence) = (&self.session, cursor.sequence);
+        self.broker.acknowledge_to(session, self.epoch, sequence).1
+    }
+
+    /// Whether messages wait until the client has acknowledged some of those before them.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.broker.is_held_up(&self.session, self.epoch)
+    }
+
+    /// Whether messages are being read back from the disk, and will be there in a moment.
+    pub(super) fn is_loading(&self) -> bool {
+        self.session.lock().loading
+    }
+
+    /// Ends it, with all that is queued for it.
+    pub(super) fn end(self) {
+        let ending = Ending::Goodbye {
+            with_will: false,
+            expiry_secs: Some(0),
+        };
+        self.broker.close(&self.session, self.epoch, ending);
     }
 
     /// Acknowledges messages; answers those that were not in flight.

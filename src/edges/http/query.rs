@@ -141,7 +141,7 @@ pub(super) fn invalid(name: &str, value: &str, expected: &str) -> Problem {
     )
 }
 
-fn decode(name: &str, raw: &str) -> Result<String, Problem> {
+pub(super) fn decode(name: &str, raw: &str) -> Result<String, Problem> {
     match percent_decode_str(raw).decode_utf8() {
         Ok(text) => Ok(text.into_owned()),
         Err(_) => Err(invalid(name, raw, "UTF-8, percent-encoded")),

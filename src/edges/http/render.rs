@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use tidings_protocol::json::{self, Envelope};
-use tidings_protocol::sse::{self, EventName};
+use tidings_protocol::sse::{self, EventId, EventName};
 use tidings_protocol::time::Rfc3339;
 
 use crate::broker::Message;
@@ -148,15 +148,35 @@ pub(super) fn write_message(
     out: &mut Vec<u8>,
 ) {
     let id = place.as_ref().map(|(id, _)| id.as_id());
-    match (format, std::str::from_utf8(message.payload())) {
-        (Format::Json, _) => sse::write_event_with(name, id, out, |out| {
-            let at_ms = place.as_ref().map(|(_, at_ms)| *at_ms);
-            write_envelope(message, retain, id.map(|it| it.as_str()), at_ms, out);
-        }),
+    let time = place
+        .as_ref()
+        .map(|(_, at_ms)| Rfc3339::from_unix_ms(*at_ms));
+    let envelope = Envelope {
+        topic: message.topic(),
+        payload: message.payload(),
+        qos: message.qos,
+        retain,
+        properties: message.properties(),
+        id: id.as_ref().map(|it| it.as_str()),
+        time: time.as_ref().map(Rfc3339::as_str),
+    };
+    write_event(&envelope, format, name, id, out);
+}
+
+/// Appends what an envelope says as an event.
+pub(super) fn write_event(
+    envelope: &Envelope<'_>,
+    format: Format,
+    name: Option<EventName<'_>>,
+    id: Option<EventId<'_>>,
+    out: &mut Vec<u8>,
+) {
+    match (format, std::str::from_utf8(envelope.payload)) {
+        (Format::Json, _) => sse::write_event_with(name, id, out, |out| envelope.write(out)),
         (Format::Raw, Ok(data)) => sse::Event { name, id, data }.write(out),
         (Format::Raw, Err(_)) => {
             let name = EventName::new(BINARY_EVENT).ok();
-            let data = STANDARD.encode(message.payload());
+            let data = STANDARD.encode(envelope.payload);
             sse::Event {
                 name,
                 id,

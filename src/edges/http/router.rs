@@ -15,9 +15,9 @@ use serde_json::json;
 use super::auth::{authenticate, host_allowed, origin_allowed};
 use super::page::{File, Page};
 use super::problem::Problem;
-use super::query::Query;
+use super::query::{Query, decode};
 use super::respond::{self, Body};
-use super::{Edge, events, health, metrics, mqtt_ws, publish, retained, ws};
+use super::{Edge, events, health, metrics, mqtt_ws, publish, retained, sessions, ws};
 use crate::access::{TICKET_LIFETIME_MS, TicketsFull};
 
 const OPENAPI: &str = include_str!("openapi.json");
@@ -45,13 +45,15 @@ pub(super) async fn answer(
 const READ_ONLY: &str = "GET, HEAD, OPTIONS";
 
 /// All paths but those of the page, and their methods. `{topic}` is the rest of a path, slashes
-/// included.
-const PATHS: [(&str, &str); 12] = [
+/// included; another name in braces stands for one segment.
+const PATHS: [(&str, &str); 14] = [
     ("/v1/topics/{topic}", "GET, HEAD, POST, DELETE, OPTIONS"),
     ("/v1/publish", "POST, OPTIONS"),
     ("/v1/events", READ_ONLY),
     ("/v1/messages", READ_ONLY),
     ("/v1/ws", READ_ONLY),
+    ("/v1/sessions/{session}", "DELETE, OPTIONS"),
+    ("/v1/sessions/{session}/ack", "POST, OPTIONS"),
     ("/v1/retained", "GET, HEAD, DELETE, OPTIONS"),
     ("/v1/tickets", "POST, OPTIONS"),
     ("/mqtt", READ_ONLY),
@@ -65,12 +67,24 @@ const PATHS: [(&str, &str); 12] = [
 fn allowed(page: &Page, path: &str) -> Option<&'static str> {
     let is = |known: &str| match known.strip_suffix("{topic}") {
         Some(prefix) => path.starts_with(prefix),
-        None => path == known,
+        None => path == known || has_form(path, known),
     };
     let known = PATHS.iter().find(|(known, _)| is(known));
     known
         .map(|(_, methods)| *methods)
         .or_else(|| page.file(path).map(|_| READ_ONLY))
+}
+
+/// Whether a path has the segments of `form`, each that is a name in braces being anything but
+/// nothing.
+fn has_form(path: &str, form: &str) -> bool {
+    let is = |(segment, form): (&str, &str)| match form.starts_with('{') {
+        true => !segment.is_empty(),
+        false => segment == form,
+    };
+    form.contains('{')
+        && path.split('/').count() == form.split('/').count()
+        && path.split('/').zip(form.split('/')).all(is)
 }
 
 async fn route(
@@ -124,6 +138,17 @@ async fn route(
             Method::POST => publish::to_topic(edge, principal, topic, &parts, body).await,
             Method::DELETE => retained::delete(edge, principal, topic, &parts).await,
             _ => retained::get(edge, principal, topic, &parts),
+        };
+    }
+    if let Some(rest) = path.strip_prefix("/v1/sessions/") {
+        let (name, is_ack) = match rest.strip_suffix("/ack") {
+            Some(name) => (name, true),
+            None => (rest, false),
+        };
+        let name = decode("session", name)?;
+        return match is_ack {
+            true => sessions::acknowledge(edge, principal, &name, &parts).await,
+            false => sessions::delete(edge, principal, &name, &parts).await,
         };
     }
     match path.as_str() {
@@ -279,13 +304,14 @@ mod tests {
     #[test]
     fn the_document_has_the_parameters_that_are_known() {
         let document = document();
-        let known: [(&str, &str, &[&str]); 7] = [
+        let known: [(&str, &str, &[&str]); 8] = [
             ("/v1/topics/{topic}", "post", publish::TO_TOPIC_QUERY),
             ("/v1/topics/{topic}", "get", retained::GET_QUERY),
             ("/v1/events", "get", events::STREAM_QUERY),
             ("/v1/messages", "get", events::POLL_QUERY),
             ("/v1/retained", "get", retained::LIST_QUERY),
             ("/v1/retained", "delete", retained::DELETE_ALL_QUERY),
+            ("/v1/sessions/{session}/ack", "post", sessions::ACK_QUERY),
             ("/v1/ws", "get", ws::QUERY),
         ];
         let ticket = &document["components"]["securitySchemes"]["ticket"];

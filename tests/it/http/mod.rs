@@ -5,3 +5,4 @@ mod client;
 mod events;
 mod paths;
 mod publish;
+mod sessions;

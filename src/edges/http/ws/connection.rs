@@ -19,14 +19,14 @@ use super::super::events::{open, retained, start_of};
 use super::super::named::NamedSession;
 use super::super::problem::Problem;
 use super::super::pull::{Pull, Pulled};
-use super::super::{Edge, auth, envelope, publish, render};
+use super::super::session_stream::envelope as session_envelope;
+use super::super::{Edge, auth, envelope, publish, render, sessions};
 use super::Socket;
 use super::protocol::{self, CloseCode, Connect, Fault, Request, Subscribe};
 use crate::access::Authenticated;
 use crate::broker::feed::{Event, Start};
 use crate::broker::session::Closing;
 use crate::store::{Ticket, until_durable};
-use tidings_protocol::json::Envelope;
 
 /// Who has not said who they are by then is sent away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,7 +45,6 @@ const REPLIES_MAX: usize = 10_000;
 const PULL_BYTES: usize = 64 * 1024;
 /// Messages of a named session that are sent and not acknowledged.
 const WINDOW: u16 = 1000;
-const SESSION_EXPIRY_SECS: u32 = 24 * 3600;
 
 /// Why it ends, and what is said of it.
 struct End {
@@ -372,11 +371,8 @@ impl Connection {
     /// A subscription of a named session, which outlives the connection.
     fn subscribe_named(&mut self, name: &str, wish: &Subscribe) -> Answer {
         let who = self.who()?.clone();
-        if name.is_empty() || name.len() > 1024 || name.contains('\0') {
-            return Err(Fault::new(
-                "bad-session",
-                "a session's name has 1 to 1024 bytes, none of them 0",
-            ));
+        if !sessions::is_name(name) {
+            return Err(Fault::new("bad-session", sessions::NAME_RULE));
         }
         if wish.since.is_some() {
             let why =
@@ -395,20 +391,8 @@ impl Connection {
                 return Err(Fault::new("too-many", why));
             }
             let broker = &self.edge.broker;
-            let longest = broker.mqtt().session_expiry_max.as_secs();
-            let expiry = wish.session_expiry.unwrap_or(SESSION_EXPIRY_SECS);
-            let expiry = expiry
-                .min(u32::try_from(longest).unwrap_or(u32::MAX))
-                .max(1);
-            // Rights may depend on the Client Identifier, which this session has.
-            let principal = match who.principal.user() {
-                Some(_) => who.principal.clone(),
-                None => self
-                    .edge
-                    .access
-                    .anonymous(name)
-                    .map_err(|it| fault(it.into()))?,
-            };
+            let expiry = sessions::expiry_secs(&self.edge, wish.session_expiry);
+            let principal = sessions::owner(&self.edge, &who.principal, name).map_err(fault)?;
             let session = NamedSession::open(broker, name, &principal, expiry, WINDOW)
                 .map_err(|error| fault(error.into()))?;
             ticket = session.ticket;
@@ -547,16 +531,7 @@ fn poll_pushes(
                 id.get()
             });
             let mut envelope = Vec::new();
-            Envelope {
-                topic: publish.topic,
-                payload: publish.payload,
-                qos: publish.qos,
-                retain: publish.retain,
-                properties: publish.properties,
-                id: None,
-                time: None,
-            }
-            .write(&mut envelope);
+            session_envelope(publish, None).write(&mut envelope);
             let push = protocol::session_message(name, ack, publish.dup, &envelope);
             out.extend(text(push.into()));
         };
