@@ -100,7 +100,7 @@ impl Server {
         for listener in bound {
             listeners.spawn(mqtt::run(listener, Arc::clone(&edge)));
         }
-        let http_edge = http_edge(&config, &edge, &addresses, &documents);
+        let http_edge = http_edge(&config, &edge, &webhooks, &addresses, &documents);
         let mut http_listeners = JoinSet::new();
         for listener in bound_http {
             http_listeners.spawn(http::run(listener, Arc::clone(&http_edge)));
@@ -202,6 +202,7 @@ fn bind(wanted: &[ListenAddress]) -> Result<Vec<Listener>, StartError> {
 fn http_edge(
     config: &Config,
     mqtt: &Arc<Edge>,
+    webhooks: &Arc<Webhooks>,
     addresses: &Addresses,
     documents: &[RecoveredDocument],
 ) -> Arc<http::Edge> {
@@ -215,6 +216,7 @@ fn http_edge(
     Arc::new(http::Edge::new(
         Arc::clone(&mqtt.broker),
         mqtt.access.clone(),
+        Arc::clone(webhooks),
         config.access.tickets_max,
         config.http.clone(),
         addresses.mqtt.first().map(SocketAddr::port),

@@ -34,11 +34,11 @@ pub use sections::{
 pub use streams::StreamConfig;
 pub use template::{Template, Unfilled};
 pub use units::{parse_duration, show_duration};
-pub(crate) use webhook::check_address;
 pub use webhook::{
     BinaryPayload, DEFINITION_FIELDS, DeclaredWebhook, Definition, FieldError, GENERATED_PREFIX,
     HIDDEN, Hidden, Ordering, PayloadMode, Policy, Proxy, Target, TargetError, WebhooksConfig,
 };
+pub(crate) use webhook::{Fields, check_address};
 
 use reader::Reader;
 

@@ -235,7 +235,7 @@ impl AttemptLog {
     }
 
     /// The latest `max` before the number `before`, the latest first, each with its number.
-    pub(super) fn list(&self, before: u64, max: usize) -> Vec<(u64, Attempt)> {
+    pub fn list(&self, before: u64, max: usize) -> Vec<(u64, Attempt)> {
         let state = self.state.lock();
         let numbers = (0..state.attempts.len()).map(|index| state.first + index as u64);
         numbers

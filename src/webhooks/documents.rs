@@ -44,6 +44,12 @@ pub(super) fn replay_key(id: &str) -> String {
     format!("{PREFIX}{id}/replay")
 }
 
+/// The `webhook-id` of the message at this place of the log of this epoch: the same over all
+/// attempts, restarts and replays, and for all endpoints.
+pub fn message_id(epoch: u64, offset: u64) -> String {
+    format!("msg_{epoch:x}_{offset}")
+}
+
 /// What a key is about: the identifier of the endpoint, and what follows it.
 pub(super) fn parse_key(key: &str) -> Option<(&str, Kind)> {
     let rest = key.strip_prefix(PREFIX)?;

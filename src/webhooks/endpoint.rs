@@ -59,6 +59,18 @@ impl State {
     }
 }
 
+/// What is shown of an endpoint. Times are in Unix milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overview {
+    pub state: State,
+    pub created_ms: u64,
+    pub updated_ms: u64,
+    /// With which `v1a` signatures are verified.
+    pub public_key: Option<String>,
+    /// Until when a secret that was replaced signs too.
+    pub old_secret_until_ms: Option<u64>,
+}
+
 /// A message that waits for another attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
@@ -153,6 +165,24 @@ impl Endpoint {
         let mut status = self.status();
         let keyring = status.keyring.as_mut();
         keyring.map(|it| it.signers(now_ms)).unwrap_or_default()
+    }
+
+    /// What is shown of it beside its definition.
+    pub fn overview(&self, now_ms: u64) -> Overview {
+        let status = self.status();
+        let keyring = status.keyring.as_ref();
+        Overview {
+            state: status.state(),
+            created_ms: status.created_ms,
+            updated_ms: status.updated_ms,
+            public_key: keyring.and_then(Keyring::public_key),
+            old_secret_until_ms: keyring.and_then(|it| it.old_until_ms(now_ms)),
+        }
+    }
+
+    /// The last replay out of a stream, if there was one since the start.
+    pub fn replay(&self) -> Option<ReplayProgress> {
+        self.replay.lock().clone()
     }
 
     /// Whose rights decide what it receives, and what is published on its behalf; none if they are

@@ -14,7 +14,7 @@ pub struct FieldError {
 }
 
 /// Reads fields. One that is missing or null has its default.
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     object: &'a Map<String, Value>,
     pub errors: Vec<FieldError>,
 }

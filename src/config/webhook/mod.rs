@@ -16,6 +16,7 @@ mod tests;
 pub use declared::{DeclaredWebhook, GENERATED_PREFIX};
 pub use definition::{BinaryPayload, DEFINITION_FIELDS, Definition, Ordering, PayloadMode, Policy};
 pub use fields::FieldError;
+pub(crate) use fields::Fields;
 pub use headers::HIDDEN;
 pub use hidden::Hidden;
 pub use section::{Proxy, WebhooksConfig};

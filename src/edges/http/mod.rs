@@ -26,6 +26,7 @@ mod retained;
 mod router;
 mod session_stream;
 mod sessions;
+mod webhooks;
 mod ws;
 
 use std::future::Future;
@@ -43,6 +44,7 @@ use crate::access::{Access, Tickets};
 use crate::broker::Broker;
 use crate::config::HttpConfig;
 use crate::store::RecoveredDocument;
+use crate::webhooks::Webhooks;
 use idempotency::Keys;
 use page::Page;
 use problem::Problem;
@@ -63,6 +65,7 @@ pub struct Edge {
     broker: Arc<Broker>,
     access: Access,
     tickets: Tickets,
+    webhooks: Arc<Webhooks>,
     config: HttpConfig,
     serve_mqtt: ServeMqtt,
     page: Page,
@@ -88,6 +91,7 @@ impl Edge {
     pub fn new(
         broker: Arc<Broker>,
         access: Access,
+        webhooks: Arc<Webhooks>,
         tickets_max: usize,
         config: HttpConfig,
         mqtt_port: Option<u16>,
@@ -98,6 +102,7 @@ impl Edge {
             broker,
             tickets: Tickets::new(access.clone(), tickets_max),
             access,
+            webhooks,
             config,
             serve_mqtt,
             page: Page::new(mqtt_port),

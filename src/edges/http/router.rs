@@ -17,7 +17,7 @@ use super::page::{File, Page};
 use super::problem::Problem;
 use super::query::{Query, decode};
 use super::respond::{self, Body};
-use super::{Edge, events, health, metrics, mqtt_ws, publish, retained, sessions, ws};
+use super::{Edge, events, health, metrics, mqtt_ws, publish, retained, sessions, webhooks, ws};
 use crate::access::{TICKET_LIFETIME_MS, TicketsFull};
 
 const OPENAPI: &str = include_str!("openapi.json");
@@ -46,7 +46,7 @@ const READ_ONLY: &str = "GET, HEAD, OPTIONS";
 
 /// All paths but those of the page, and their methods. `{topic}` is the rest of a path, slashes
 /// included; another name in braces stands for one segment.
-const PATHS: [(&str, &str); 14] = [
+const OTHER_PATHS: [(&str, &str); 14] = [
     ("/v1/topics/{topic}", "GET, HEAD, POST, DELETE, OPTIONS"),
     ("/v1/publish", "POST, OPTIONS"),
     ("/v1/events", READ_ONLY),
@@ -63,13 +63,17 @@ const PATHS: [(&str, &str); 14] = [
     ("/openapi.json", READ_ONLY),
 ];
 
+fn paths() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    OTHER_PATHS.iter().chain(&webhooks::PATHS)
+}
+
 /// The methods of a path; none if there is no such path.
 fn allowed(page: &Page, path: &str) -> Option<&'static str> {
     let is = |known: &str| match known.strip_suffix("{topic}") {
         Some(prefix) => path.starts_with(prefix),
         None => path == known || has_form(path, known),
     };
-    let known = PATHS.iter().find(|(known, _)| is(known));
+    let known = paths().find(|(known, _)| is(known));
     known
         .map(|(_, methods)| *methods)
         .or_else(|| page.file(path).map(|_| READ_ONLY))
@@ -139,6 +143,9 @@ async fn route(
             Method::DELETE => retained::delete(edge, principal, topic, &parts).await,
             _ => retained::get(edge, principal, topic, &parts),
         };
+    }
+    if let Some(rest) = path.strip_prefix("/v1/webhooks") {
+        return webhooks::answer(edge, principal, rest, &parts, body).await;
     }
     if let Some(rest) = path.strip_prefix("/v1/sessions/") {
         let (name, is_ack) = match rest.strip_suffix("/ack") {
@@ -289,8 +296,7 @@ mod tests {
             .map(|(path, it)| (path.as_str(), documented(it)))
             .collect();
         let files = page.files.iter().map(|file| file.path);
-        let answered: BTreeMap<&str, BTreeSet<String>> = PATHS
-            .iter()
+        let answered: BTreeMap<&str, BTreeSet<String>> = paths()
             .map(|(path, _)| *path)
             .chain(files)
             .map(|path| {
