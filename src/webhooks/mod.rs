@@ -30,7 +30,9 @@ pub use crate::config::{
 pub use attempts::{Attempt, AttemptLog, EXCERPT_BYTES_MAX};
 pub use change::{Draft, Made};
 pub use dead::DeadLetters;
-pub use documents::{DeadRecord, FailingRecord, RetryRecord, dead_key, failing_key, message_id, retry_key};
+pub use documents::{
+    DeadRecord, FailingRecord, RetryRecord, dead_key, failing_key, message_id, retry_key,
+};
 pub use endpoint::{Endpoint, Gauges, Overview, Source, State, Waiting};
 pub use error::WebhookError;
 pub use keyring::Signers;

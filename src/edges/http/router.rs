@@ -63,7 +63,7 @@ const OTHER_PATHS: [(&str, &str); 14] = [
     ("/openapi.json", READ_ONLY),
 ];
 
-fn paths() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+fn known_paths() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
     OTHER_PATHS.iter().chain(&webhooks::PATHS)
 }
 
@@ -73,7 +73,7 @@ fn allowed(page: &Page, path: &str) -> Option<&'static str> {
         Some(prefix) => path.starts_with(prefix),
         None => path == known || has_form(path, known),
     };
-    let known = paths().find(|(known, _)| is(known));
+    let known = known_paths().find(|(known, _)| is(known));
     known
         .map(|(_, methods)| *methods)
         .or_else(|| page.file(path).map(|_| READ_ONLY))
@@ -296,7 +296,7 @@ mod tests {
             .map(|(path, it)| (path.as_str(), documented(it)))
             .collect();
         let files = page.files.iter().map(|file| file.path);
-        let answered: BTreeMap<&str, BTreeSet<String>> = paths()
+        let answered: BTreeMap<&str, BTreeSet<String>> = known_paths()
             .map(|(path, _)| *path)
             .chain(files)
             .map(|path| {
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn the_document_has_the_parameters_that_are_known() {
         let document = document();
-        let known: [(&str, &str, &[&str]); 8] = [
+        let known: [(&str, &str, &[&str]); 12] = [
             ("/v1/topics/{topic}", "post", publish::TO_TOPIC_QUERY),
             ("/v1/topics/{topic}", "get", retained::GET_QUERY),
             ("/v1/events", "get", events::STREAM_QUERY),
@@ -319,6 +319,18 @@ mod tests {
             ("/v1/retained", "delete", retained::DELETE_ALL_QUERY),
             ("/v1/sessions/{session}/ack", "post", sessions::ACK_QUERY),
             ("/v1/ws", "get", ws::QUERY),
+            ("/v1/webhooks", "get", webhooks::LIST_QUERY),
+            ("/v1/webhooks/{id}/attempts", "get", webhooks::LIST_QUERY),
+            (
+                "/v1/webhooks/{id}/dead-letters",
+                "get",
+                webhooks::DEAD_LETTERS_QUERY,
+            ),
+            (
+                "/v1/webhooks/{id}/dead-letters",
+                "delete",
+                webhooks::DISCARD_QUERY,
+            ),
         ];
         let ticket = &document["components"]["securitySchemes"]["ticket"];
         assert_eq!(
