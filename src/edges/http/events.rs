@@ -336,6 +336,9 @@ pub(super) async fn poll(
             });
             match pulled.await {
                 Some(Pulled::Events | Pulled::Gap(_)) => {}
+                Some(Pulled::Unauthorized) => {
+                    return Err(Problem::forbidden("the right to subscribe was taken away"));
+                }
                 Some(Pulled::Failed) => {
                     return Err(Problem::unavailable("the store has failed: see /readyz"));
                 }
