@@ -35,8 +35,6 @@ const LOOK: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(25);
 /// Longer than it takes to answer a ping.
 const PONG_WITHIN: Duration = Duration::from_secs(10);
-/// A client that takes nothing for so long resumes another time.
-const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Subscriptions of one connection.
 const SUBSCRIPTIONS_MAX: usize = 1000;
@@ -185,7 +183,7 @@ impl Connection {
                 }
                 socket.flush().await
             };
-            match timeout(SEND_TIMEOUT, sending).await {
+            match timeout(self.edge.config.send_timeout, sending).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return None,
                 Err(_) => {
