@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod broker;
+mod chunks;
 pub mod config;
 pub mod edges;
 pub mod ops;

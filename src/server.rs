@@ -149,9 +149,6 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             while self.http_listeners.join_next().await.is_some() {}
-            while self.http.streams() > 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
         };
         let deadline = self.config.mqtt.shutdown_deadline;
         if tokio::time::timeout(deadline, gone).await.is_err() {

@@ -130,7 +130,7 @@ fn try_at_once(
     if encoded.identified > 0
         && (outgoing.has_waiting()
             || outgoing.room(link.receive_maximum) < frames.len()
-            || (keep && queue_is_full(outgoing, *kept, bytes.len(), cx.broker)))
+            || (keep && queue_is_full(outgoing, *kept, bytes.len(), cx.broker, cx.tally)))
     {
         return false;
     }
@@ -172,7 +172,7 @@ fn try_at_once(
             let at = start + frame.identifier_at as usize - from;
             tail[at..at + 2].copy_from_slice(&id.to_be_bytes());
         }
-        cx.stats.queue_changed(before, outgoing.weight());
+        cx.tally.queue_changed(before, outgoing.weight());
     }
     true
 }
@@ -321,13 +321,15 @@ fn send(
 /// Queues a message if the limits allow, sends what can be sent, and answers its sequence number.
 fn enqueue(state: &mut State, slot: Slot, cx: &mut Context<'_>) -> Option<u64> {
     make_room(state, slot.body.bytes(), cx)?;
-    let sequence = state.change_queue(cx.stats, |queue| queue.push(slot));
+    let before = state.outgoing.weight();
+    let sequence = state.outgoing.push(slot);
+    cx.tally.queue_changed(before, state.outgoing.weight());
     pump(state, cx);
     if state.kept && lags(state, cx) {
-        state.change_queue(cx.stats, |queue| {
-            queue.spill_later(sequence);
-            queue.spill(cx.durable);
-        });
+        let before = state.outgoing.weight();
+        state.outgoing.spill_later(sequence);
+        state.outgoing.spill(cx.durable);
+        cx.tally.queue_changed(before, state.outgoing.weight());
     }
     Some(sequence)
 }
@@ -337,14 +339,16 @@ fn enqueue(state: &mut State, slot: Slot, cx: &mut Context<'_>) -> Option<u64> {
 fn lags(state: &State, cx: &Context<'_>) -> bool {
     state.link.is_none()
         || state.outgoing.held() > cx.limits.mailbox_bytes_max
-        || cx.stats.held_bytes.get() > cx.limits.memory_queue_bytes_max / 2
+        || cx.tally.held_bytes(cx.stats) > cx.limits.memory_queue_bytes_max / 2
 }
 
 /// Has the queue take another message of this size, or says that it cannot.
 fn make_room(state: &mut State, bytes: usize, cx: &mut Context<'_>) -> Option<()> {
     let broker = cx.broker;
-    let full = |state: &State| queue_is_full(&state.outgoing, state.kept, bytes, broker);
-    if !full(state) {
+    let full = |state: &State, tally: &Tally| {
+        queue_is_full(&state.outgoing, state.kept, bytes, broker, tally)
+    };
+    if !full(state, cx.tally) {
         return Some(());
     }
     match broker.limits.queue_full {
@@ -353,9 +357,12 @@ fn make_room(state: &mut State, bytes: usize, cx: &mut Context<'_>) -> Option<()
             None
         }
         QueueFull::DropOldest => {
-            while full(state) {
+            while full(state, cx.tally) {
                 cx.tally.dropped(Drop::QueueFull, 1);
-                if !state.change_queue(cx.stats, |queue| queue.drop_oldest_waiting()) {
+                let before = state.outgoing.weight();
+                let dropped = state.outgoing.drop_oldest_waiting();
+                cx.tally.queue_changed(before, state.outgoing.weight());
+                if !dropped {
                     return None;
                 }
             }
@@ -375,13 +382,19 @@ fn make_room(state: &mut State, bytes: usize, cx: &mut Context<'_>) -> Option<()
 const COMPLETE_BEHIND_MAX: usize = 1_000_000;
 
 /// Whether another `bytes` are too much for a session's queue.
-fn queue_is_full(outgoing: &Outgoing, kept: bool, bytes: usize, broker: &Broker) -> bool {
+fn queue_is_full(
+    outgoing: &Outgoing,
+    kept: bool,
+    bytes: usize,
+    broker: &Broker,
+    tally: &Tally,
+) -> bool {
     let limits = &broker.limits;
     // The limit on memory is for messages that are nowhere else.
     let in_memory = match kept {
-        _ if broker.store.is_in_memory() => broker.stats.queued_bytes.get(),
+        _ if broker.store.is_in_memory() => tally.queued_bytes(&broker.stats),
         true => 0,
-        false => broker.stats.held_bytes.get(),
+        false => tally.held_bytes(&broker.stats),
     };
     outgoing.len() >= limits.queue_messages_max
         || outgoing.span() >= outgoing.len() + COMPLETE_BEHIND_MAX
@@ -488,6 +501,6 @@ pub(super) fn pump(state: &mut State, cx: &mut Context<'_>) -> Stop {
         Stop::Page => !*loading,
         Stop::Empty | Stop::Outbox | Stop::Receiver => false,
     };
-    cx.stats.queue_changed(before, outgoing.weight());
+    cx.tally.queue_changed(before, outgoing.weight());
     stop
 }

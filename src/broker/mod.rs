@@ -47,7 +47,7 @@ pub mod stats;
 mod subscribe;
 mod sys;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod timers;
 #[doc(hidden)]
 pub mod topics;

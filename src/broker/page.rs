@@ -60,7 +60,7 @@ impl Broker {
                 cx.tally.dropped(given_up, 1);
             }
         }
-        cx.stats.queue_changed(before, state.outgoing.weight());
+        cx.tally.queue_changed(before, state.outgoing.weight());
         pump(&mut state, &mut cx);
         if let Some(link) = &mut state.link {
             // There may be another page to ask for.

@@ -30,6 +30,29 @@ impl Counter {
     }
 }
 
+/// A figure that goes up and down, and is told late by some: between two of them it may be below 0.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.with(0)
+    }
+
+    /// What it will be once `more` was added, which is negative in two's complement.
+    fn with(&self, more: u64) -> u64 {
+        let value = self.0.load(Ordering::Relaxed).wrapping_add(more);
+        u64::try_from(value as i64).unwrap_or(0)
+    }
+
+    fn change(&self, more: u64) {
+        if more != 0 {
+            self.0.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Why a message did not reach a subscriber, or a publish was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -96,9 +119,9 @@ pub struct Stats {
     pub bytes_received: Counter,
     pub bytes_sent: Counter,
     /// Bytes of the messages in all queues, wherever they are.
-    pub queued_bytes: Counter,
+    pub queued_bytes: Gauge,
     /// Bytes of memory that they take.
-    pub held_bytes: Counter,
+    pub held_bytes: Gauge,
     dropped: [Counter; DROPS.len()],
 }
 
@@ -111,15 +134,6 @@ pub struct QueueWeight {
     pub held: u64,
 }
 
-impl Counter {
-    fn change(&self, before: u64, after: u64) {
-        match after.checked_sub(before) {
-            Some(more) => self.add(more),
-            None => self.sub(before - after),
-        }
-    }
-}
-
 impl Stats {
     /// Counts messages that were not delivered or accepted.
     pub fn dropped(&self, reason: Drop, count: u64) {
@@ -128,8 +142,9 @@ impl Stats {
 
     /// Notes that one session's queue went from `before` to `after`.
     pub fn queue_changed(&self, before: QueueWeight, after: QueueWeight) {
-        self.queued_bytes.change(before.bytes, after.bytes);
-        self.held_bytes.change(before.held, after.held);
+        self.queued_bytes
+            .change(after.bytes.wrapping_sub(before.bytes));
+        self.held_bytes.change(after.held.wrapping_sub(before.held));
     }
 
     /// How many were dropped for this reason.
@@ -148,6 +163,8 @@ impl Stats {
 pub struct Tally {
     pub sent: u64,
     pub dropped: [u64; DROPS.len()],
+    /// What queues have more than before; less, in two's complement.
+    queued: QueueWeight,
 }
 
 impl Tally {
@@ -156,11 +173,34 @@ impl Tally {
         self.dropped[reason as usize] += count;
     }
 
+    /// Notes that one session's queue went from `before` to `after`: a count of all that every worker
+    /// would have to touch for every message otherwise.
+    pub fn queue_changed(&mut self, before: QueueWeight, after: QueueWeight) {
+        let queued = &mut self.queued;
+        queued.bytes = queued
+            .bytes
+            .wrapping_add(after.bytes.wrapping_sub(before.bytes));
+        queued.held = queued
+            .held
+            .wrapping_add(after.held.wrapping_sub(before.held));
+    }
+
+    /// The bytes in all queues, those of this batch among them.
+    pub fn queued_bytes(&self, stats: &Stats) -> u64 {
+        stats.queued_bytes.with(self.queued.bytes)
+    }
+
+    /// The bytes of memory that all queues take, those of this batch among them.
+    pub fn held_bytes(&self, stats: &Stats) -> u64 {
+        stats.held_bytes.with(self.queued.held)
+    }
+
     /// Adds everything to `stats` and starts again from 0.
     pub fn settle(&mut self, stats: &Stats) {
         stats.publish_sent.add(std::mem::take(&mut self.sent));
         for (index, count) in self.dropped.iter_mut().enumerate() {
             stats.dropped[index].add(std::mem::take(count));
         }
+        stats.queue_changed(QueueWeight::default(), std::mem::take(&mut self.queued));
     }
 }

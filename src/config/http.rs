@@ -1,5 +1,6 @@
 //! `[http]`: the listener for browsers and services.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::access::AccessConfig;
@@ -15,7 +16,13 @@ pub struct HttpConfig {
     /// Empty: there is no HTTP listener.
     pub listen: Vec<ListenAddress>,
     pub connections_max: usize,
+    /// `None`: no limit.
+    pub connections_per_address_max: Option<NonZeroUsize>,
     pub header_timeout: Duration,
+    /// The silence after an answer that ends a connection.
+    pub keep_alive: Duration,
+    /// How long a client may take nothing of what it is sent.
+    pub send_timeout: Duration,
     pub body_max: usize,
     pub body_timeout: Duration,
     /// Origins of other sites whose pages may use this server, as browsers name them.
@@ -25,6 +32,8 @@ pub struct HttpConfig {
     pub hosts: Vec<String>,
     pub heartbeat: Duration,
     pub streams_max: usize,
+    /// `None`: no limit.
+    pub streams_per_address_max: Option<NonZeroUsize>,
     pub resume_window: Duration,
     pub resume_bytes_max: u64,
     pub windows_max: usize,
@@ -57,6 +66,11 @@ impl HttpConfig {
             hosts: hosts.into_iter().filter_map(|(host, _)| host).collect(),
             listen,
             connections_max: r.integer("http.connections_max", 1..=10_000_000),
+            connections_per_address_max: NonZeroUsize::new(
+                r.integer("http.connections_per_address_max", 0..=10_000_000),
+            ),
+            keep_alive: r.duration("http.keep_alive", Duration::from_millis(1)..=HOUR),
+            send_timeout: r.duration("http.send_timeout", Duration::from_millis(1)..=HOUR),
             header_timeout: r.duration("http.header_timeout", Duration::from_millis(1)..=HOUR),
             body_max: r.size("http.body_max", 1..=268_435_455),
             body_timeout: r.duration("http.body_timeout", Duration::from_millis(1)..=HOUR),
@@ -66,6 +80,9 @@ impl HttpConfig {
                 .collect(),
             heartbeat: r.duration("http.heartbeat", Duration::from_millis(10)..=HOUR),
             streams_max: r.integer("http.streams_max", 1..=10_000_000),
+            streams_per_address_max: NonZeroUsize::new(
+                r.integer("http.streams_per_address_max", 0..=10_000_000),
+            ),
             resume_window: r.duration(
                 "http.resume_window",
                 Duration::from_secs(1)..=24 * 30 * HOUR,

@@ -346,7 +346,11 @@ fn finish(mut parts: Parts) -> Result<Recovered, StoreError> {
         let kept = Arc::clone(&parts.kept);
         let step = parts
             .committer
-            .step(&mut |group, end| kept.lock().apply(group, end))
+            .step(&mut |group, end, release| {
+                let mut kept = kept.lock();
+                release();
+                kept.apply(group, end);
+            })
             .map_err(|failure| StoreError::Failed(Arc::new(failure)))?;
         if step == Step::Closed {
             break;

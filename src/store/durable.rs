@@ -212,7 +212,12 @@ fn spawn(
 
 fn run_committer(mut committer: Committer, log: &Log, kept: &Mutex<Kept>) -> Result<(), Failure> {
     loop {
-        let step = committer.step(&mut |group, end| kept.lock().apply(group, end))?;
+        let step = committer.step(&mut |group, end, release| {
+            // Acknowledgements need not wait for it; whoever looks at the state does.
+            let mut kept = kept.lock();
+            release();
+            kept.apply(group, end);
+        })?;
         if step == Step::Closed {
             return Ok(());
         }

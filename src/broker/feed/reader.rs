@@ -128,7 +128,8 @@ impl Reader {
             .all(|filter| principal.may_subscribe(filter))
     }
 
-    fn wants(&self, topic: &str) -> bool {
+    /// Whether a message of this topic is for it.
+    pub fn wants(&self, topic: &str) -> bool {
         let matched = |filters: &[Arc<str>]| filters.iter().any(|it| topic::matches(it, topic));
         self.filters.as_deref().is_none_or(matched)
             && (self.unrestricted || self.principal.may_receive(topic))

@@ -93,7 +93,7 @@ impl Outgoing {
 
     fn pass_over_to(&mut self, sequence: u64) {
         while self.base + (self.slots.len() as u64) < sequence {
-            self.slots.push_back(Slot::passed_over());
+            self.slots.push_back(Slot::default());
             self.done += 1;
         }
     }
@@ -135,7 +135,7 @@ impl Outgoing {
         }
         let held = |slot: &Slot| matches!(slot.body, Body::Held(_));
         self.spilling.clear();
-        let places = (self.base..).zip(&self.slots);
+        let places = (self.base..).zip(self.slots.iter());
         self.spilling.extend(
             places
                 .filter(|(_, slot)| held(slot))

@@ -27,6 +27,7 @@ pub use body::{Body, PAGE_BYTES, PAGE_MESSAGES};
 use super::message::Message;
 use super::shared::Origin;
 use super::stats::QueueWeight;
+use crate::chunks::Chunks;
 use crate::store::Ticket;
 
 /// Packet Identifiers there are.
@@ -154,9 +155,11 @@ impl Slot {
             Progress::Done => false,
         }
     }
+}
 
-    /// Stands for a number that is not used.
-    fn passed_over() -> Slot {
+/// Stands for a number that is not used.
+impl Default for Slot {
+    fn default() -> Slot {
         Slot {
             body: Body::None,
             through: None,
@@ -203,7 +206,7 @@ pub enum Next<'q> {
 /// The queue.
 #[derive(Debug, Default)]
 pub struct Outgoing {
-    slots: VecDeque<Slot>,
+    slots: Chunks<Slot>,
     /// The sequence number of the first slot.
     base: u64,
     /// Slots before this one were visited by [`Outgoing::next`] on this connection.
@@ -322,7 +325,7 @@ impl Outgoing {
             .same_identifier(self.slots.len())
             .any(|slot| slot.holds_identifier())
         {
-            self.slots.push_back(Slot::passed_over());
+            self.slots.push_back(Slot::default());
             self.done += 1;
         }
         self.bytes += slot.body.bytes();
@@ -433,9 +436,6 @@ impl Outgoing {
             self.done -= 1;
             self.next = self.next.saturating_sub(1);
         }
-        if self.slots.is_empty() && self.slots.capacity() > 1024 {
-            self.slots = VecDeque::new();
-        }
     }
 
     /// The message of a slot is needed no more.
@@ -514,16 +514,14 @@ impl Outgoing {
     /// order and with the same Packet Identifiers [MQTT-4.4.0-1].
     pub fn restart(&mut self) {
         self.sent_to = self.sent_to();
-        for slot in self.slots.iter_mut().take(self.next) {
-            match slot.progress {
-                Progress::Sent => {
-                    slot.progress = Progress::Queued;
-                    slot.sent = SentBefore::Yes;
-                }
-                Progress::Released(_) => slot.progress = Progress::Released(false),
-                Progress::Queued | Progress::Done => {}
+        self.slots.change(0..self.next, |slot| match slot.progress {
+            Progress::Sent => {
+                slot.progress = Progress::Queued;
+                slot.sent = SentBefore::Yes;
             }
-        }
+            Progress::Released(_) => slot.progress = Progress::Released(false),
+            Progress::Queued | Progress::Done => {}
+        });
         self.next = 0;
         self.inflight = 0;
         self.spill_everything();

@@ -482,8 +482,11 @@ impl World {
 
     /// A page is wanted where the next message is not here, and never if all are.
     fn asks_for_pages(&mut self) -> Result<(), TestCaseError> {
-        let mut ahead = self.queue.slots.range(self.queue.next..);
-        let first = ahead.position(|slot| matches!(slot.body, Body::Stored { .. }));
+        let first = {
+            let end = self.queue.slots.len();
+            let mut ahead = self.queue.slots.range(self.queue.next..end);
+            ahead.position(|slot| matches!(slot.body, Body::Stored { .. }))
+        };
         let wants = self.queue.wants_page();
         match first {
             None => prop_assert!(!wants),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidings_protocol::sse::{self, EventName};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::pull::{Pull, Pulled};
+use super::pull::{Pull, Pulled, Rights};
 use super::render::{Format, cursor, write_message, write_sse, write_sse_gap};
 use crate::access::{Access, Principal};
 use crate::broker::feed::{Event, OpenReader};
@@ -42,7 +42,7 @@ pub(super) struct EventStream {
     pull: Pull,
     options: StreamOptions,
     principal: Principal,
-    rights: u64,
+    rights: Rights,
     epoch: u64,
     /// The last cursor that the client was told.
     told: Offset,
@@ -76,7 +76,7 @@ impl EventStream {
         retained.reverse();
         let cursor = reader.cursor();
         EventStream {
-            rights: broker.rights_generation(),
+            rights: Rights::default(),
             epoch,
             told: cursor,
             pull: Pull::new(Arc::clone(&broker), reader),
@@ -110,6 +110,10 @@ impl EventStream {
             match self.pull.poll(cx, PULL_BYTES, &mut self.events) {
                 Poll::Ready(Pulled::Events) => self.write_events(out),
                 Poll::Ready(Pulled::Gap(gap)) => write_sse_gap(self.epoch, &gap, out),
+                Poll::Ready(Pulled::Unauthorized) => {
+                    goodbye("unauthorized", out);
+                    return Poll::Ready(false);
+                }
                 Poll::Ready(Pulled::Failed) => {
                     goodbye("store-failed", out);
                     return Poll::Ready(false);
@@ -144,23 +148,11 @@ impl EventStream {
         if self.options.expires_at.is_some_and(|at| at <= now) {
             return Some("expired");
         }
-        let rights = self.broker.rights_generation();
-        if rights == self.rights {
-            return None;
-        }
-        // A page that is being read ends first.
-        let reader = self.pull.reader()?;
-        let renewed = self.access.renew(&self.principal);
-        let allowed = renewed.is_ok_and(|principal| {
-            let allowed = reader.read_as(&principal);
-            self.principal = principal;
-            allowed
-        });
-        if !allowed {
-            return Some("unauthorized");
-        }
-        self.rights = rights;
-        None
+        let (principal, pulls) = (&mut self.principal, std::iter::once(&mut self.pull));
+        let allowed = self
+            .rights
+            .renew(&self.broker, &self.access, principal, pulls);
+        (!allowed).then_some("unauthorized")
     }
 
     fn write_retained(&mut self, out: &mut Vec<u8>) {

@@ -1,15 +1,12 @@
 //! `GET /v1/events` and `GET /v1/messages`: what matches, as a stream or poll by poll.
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::Frame;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
@@ -18,14 +15,15 @@ use tidings_protocol::sse::{CONTENT_TYPE as EVENT_STREAM, Since};
 use tidings_protocol::time::parse_duration;
 use tokio::time::sleep;
 
+use super::admission::Place;
 use super::event_stream::{EventStream, StreamOptions};
 use super::problem::Problem;
 use super::pull::{Pull, Pulled};
 use super::query::{PAGE_MAX, Query, invalid};
 use super::render::{Format, cursor, envelope};
 use super::respond::{self, Body};
-use super::session_stream::SessionStream;
-use super::{Edge, StreamPlace, sessions};
+use super::streaming::{Stream, Streaming};
+use super::{Edge, sessions};
 use crate::access::{Authenticated, Principal};
 use crate::broker::Message;
 use crate::broker::feed::{Cursor, Event, OpenReader, Start};
@@ -142,6 +140,7 @@ pub(super) fn retained(edge: &Edge, filters: &[&str]) -> Vec<Arc<Message>> {
 /// `GET /v1/events`.
 pub(super) async fn stream(
     edge: &Arc<Edge>,
+    peer: SocketAddr,
     who: &Authenticated,
     parts: &Parts,
 ) -> Result<Response<Body>, Problem> {
@@ -173,7 +172,7 @@ pub(super) async fn stream(
         expires_at: who.expires_at_ms,
         retry: RETRY,
     };
-    let place = edge.place()?;
+    let place = edge.place(peer)?;
     if let Some(name) = query.get("session") {
         options.retry += retry_spread(name.len() as u64 + edge.broker.clock.now().0);
         let stream = sessions::stream(edge, who, &query, name, resumed, options).await?;
@@ -216,13 +215,9 @@ fn needs_session(query: &Query<'_>, names: &[&str]) -> Result<(), Problem> {
     }
 }
 
-fn streaming(stream: Stream, place: StreamPlace) -> Response<Body> {
-    let body = Streaming {
-        stream: Some(stream),
-        buffer: Vec::new(),
-        _place: place,
-    };
-    let mut response = Response::new(body.boxed_unsync());
+fn streaming(stream: Stream, place: Place) -> Response<Body> {
+    let body = Body::Events(Box::new(Streaming::new(stream, place)));
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     headers.insert(
@@ -236,56 +231,10 @@ fn streaming(stream: Stream, place: StreamPlace) -> Response<Body> {
     response
 }
 
-/// What is streamed.
-enum Stream {
-    Feed(EventStream),
-    Session(SessionStream),
-}
-
-impl Stream {
-    fn poll(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<bool> {
-        match self {
-            Stream::Feed(stream) => stream.poll(cx, out),
-            Stream::Session(stream) => stream.poll(cx, out),
-        }
-    }
-}
-
-/// A body that goes on until the stream ends.
-struct Streaming {
-    stream: Option<Stream>,
-    buffer: Vec<u8>,
-    _place: StreamPlace,
-}
-
-impl hyper::body::Body for Streaming {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let this = &mut *self;
-        let Some(stream) = &mut this.stream else {
-            return Poll::Ready(None);
-        };
-        match stream.poll(cx, &mut this.buffer) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(goes_on) => {
-                if !goes_on {
-                    this.stream = None;
-                }
-                let bytes = Bytes::from(std::mem::take(&mut this.buffer));
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
-            }
-        }
-    }
-}
-
 /// `GET /v1/messages`: waits until there is something, and answers with the cursor to go on from.
 pub(super) async fn poll(
     edge: &Arc<Edge>,
+    peer: SocketAddr,
     who: &Authenticated,
     parts: &Parts,
 ) -> Result<Response<Body>, Problem> {
@@ -300,7 +249,7 @@ pub(super) async fn poll(
         Some(_) => WAIT_DEFAULT,
         None => Duration::ZERO,
     });
-    let place = edge.place()?;
+    let place = edge.place(peer)?;
     if let Some(name) = session {
         return sessions::poll(edge, who, &query, name, wait).await;
     }
@@ -336,6 +285,9 @@ pub(super) async fn poll(
             });
             match pulled.await {
                 Some(Pulled::Events | Pulled::Gap(_)) => {}
+                Some(Pulled::Unauthorized) => {
+                    return Err(Problem::forbidden("the right to subscribe was taken away"));
+                }
                 Some(Pulled::Failed) => {
                     return Err(Problem::unavailable("the store has failed: see /readyz"));
                 }

@@ -1,15 +1,21 @@
 //! The HTTP edge: publishing, Retained Messages, Server-Sent Events, long polls, JSON WebSockets,
 //! MQTT over WebSocket, health and figures, and a page to try it all.
 //!
-//! [`listener`] accepts, [`router`] finds who answers, [`auth`] who is asking. A stream is a
-//! [`pull`] of a feed, written by [`event_stream`] or [`ws`]. What messages are for subscribers is
+//! [`listener`] accepts as many as [`admission`] lets in; [`http1`] and [`http2`] speak the protocol,
+//! by way of hyper, over a [`wire`] that has the deadlines. [`router`] finds who answers, [`auth`]
+//! who is asking. A stream is a [`pull`] of a feed, written by [`event_stream`] or [`ws`]; over
+//! HTTP/1.1 it has the connection for itself, see [`direct`]. What messages are for subscribers is
 //! the broker's business; how a message looks is in [`render`] and [`envelope`].
 
+mod admission;
 mod auth;
+mod direct;
 mod envelope;
 mod event_stream;
 mod events;
 mod health;
+mod http1;
+mod http2;
 mod idempotency;
 mod listener;
 mod metrics;
@@ -26,6 +32,8 @@ mod retained;
 mod router;
 mod session_stream;
 mod sessions;
+mod streaming;
+mod wire;
 mod webhooks;
 mod ws;
 
@@ -33,7 +41,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -44,10 +51,10 @@ use crate::access::{Access, Tickets};
 use crate::broker::Broker;
 use crate::config::HttpConfig;
 use crate::store::RecoveredDocument;
+use admission::Places;
 use crate::webhooks::Webhooks;
 use idempotency::Keys;
 use page::Page;
-use problem::Problem;
 
 /// A stream of bytes in both directions.
 pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -70,19 +77,10 @@ pub struct Edge {
     serve_mqtt: ServeMqtt,
     page: Page,
     keys: Keys,
-    connections: AtomicUsize,
-    streams: AtomicUsize,
+    connections: Arc<Places>,
+    streams: Arc<Places>,
     /// Changes once, when the server stops.
     stopping: watch::Sender<bool>,
-}
-
-/// A place among the streams.
-struct StreamPlace(Arc<Edge>);
-
-impl Drop for StreamPlace {
-    fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Edge {
@@ -107,20 +105,20 @@ impl Edge {
             serve_mqtt,
             page: Page::new(mqtt_port),
             keys: Keys::restore(documents),
-            connections: AtomicUsize::new(0),
-            streams: AtomicUsize::new(0),
+            connections: Arc::default(),
+            streams: Arc::default(),
             stopping: watch::Sender::new(false),
         }
     }
 
     /// Connections at this moment.
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.connections.taken()
     }
 
     /// Streams, long polls and WebSockets at this moment.
     pub fn streams(&self) -> usize {
-        self.streams.load(Ordering::Relaxed)
+        self.streams.taken()
     }
 
     /// Has every connection end: requests are answered, streams are told. The broker is to be
@@ -137,20 +135,5 @@ impl Edge {
             .subscribe()
             .wait_for(|stopping| *stopping)
             .await;
-    }
-
-    /// A place for one more stream.
-    ///
-    /// # Errors
-    /// When there is none left.
-    fn place(self: &Arc<Edge>) -> Result<StreamPlace, Problem> {
-        let before = self.streams.fetch_add(1, Ordering::Relaxed);
-        let place = StreamPlace(Arc::clone(self));
-        match before < self.config.streams_max {
-            true => Ok(place),
-            false => Err(Problem::unavailable(
-                "there are http.streams_max streams already",
-            )),
-        }
     }
 }

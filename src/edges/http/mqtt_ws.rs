@@ -3,36 +3,44 @@
 //! Packets are not aligned to frames [MQTT-6.0.0-2]; a frame that is not binary closes the
 //! connection [MQTT-6.0.0-1].
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, Stream};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio::time::{Sleep, sleep};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::Edge;
 use super::problem::Problem;
 use super::query::Query;
 use super::respond::Body;
-use super::ws::{Handshake, Socket, handshake};
+use super::ws::{Socket, handshake};
 
 /// Both names are in use [MQTT-6.0.0-3]; the second is that of MQTT 3.1.
 const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+
+/// How long a client has to take the close frame.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// `GET /mqtt`.
 pub(super) fn upgrade(
     edge: &Arc<Edge>,
     peer: SocketAddr,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
     Query::parse(request.uri().query(), &[])?;
-    let handshake = handshake(edge, &mut request, &SUBPROTOCOLS)?;
+    let handshake = handshake(edge, &request, &SUBPROTOCOLS)?;
     if handshake.subprotocol.is_none() {
         return Err(Problem::bad_request(
             "no-subprotocol",
@@ -40,20 +48,18 @@ pub(super) fn upgrade(
             "offer mqtt: new WebSocket(url, \"mqtt\")",
         ));
     }
-    let place = edge.place()?;
+    let place = edge.place(peer)?;
     let edge = Arc::clone(edge);
-    tokio::spawn(async move {
+    let message_max = edge.broker.mqtt().max_packet_size;
+    Ok(handshake.then(message_max, async move |socket| {
         let _place = place;
-        let message_max = edge.broker.mqtt().max_packet_size;
-        if let Some(socket) = Handshake::socket(handshake.upgrade, message_max).await {
-            let stream = Frames {
-                socket,
-                read: Bytes::new(),
-            };
-            (edge.serve_mqtt)(Box::new(stream), peer).await;
-        }
-    });
-    Ok(handshake.response)
+        let stream = Frames {
+            socket,
+            read: Bytes::new(),
+            farewell: Farewell::None,
+        };
+        (edge.serve_mqtt)(Box::new(stream), peer).await;
+    }))
 }
 
 /// Binary frames as a stream of bytes.
@@ -61,6 +67,16 @@ struct Frames {
     socket: Socket,
     /// What of the last frame was not read yet.
     read: Bytes,
+    farewell: Farewell,
+}
+
+/// How far the end of a connection is after a frame that is not binary.
+enum Farewell {
+    /// There was none.
+    None,
+    Due,
+    /// Until the client has taken the close frame, or this has passed.
+    Said(Pin<Box<Sleep>>),
 }
 
 fn broken(error: Error) -> io::Error {
@@ -78,15 +94,13 @@ impl AsyncRead for Frames {
             return Poll::Ready(Err(broken(error)));
         }
         while self.read.is_empty() {
+            if !matches!(self.farewell, Farewell::None) {
+                return self.poll_farewell(cx).map(Ok);
+            }
             match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
                 Some(Ok(Message::Binary(bytes))) => self.read = bytes,
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                Some(Ok(Message::Text(_))) => {
-                    return Poll::Ready(Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "a text frame in MQTT over WebSocket [MQTT-6.0.0-1]",
-                    )));
-                }
+                Some(Ok(Message::Text(_))) => self.farewell = Farewell::Due,
                 Some(Ok(Message::Close(_))) | None => return Poll::Ready(Ok(())),
                 Some(Err(error)) => return Poll::Ready(Err(broken(error))),
             }
@@ -103,6 +117,37 @@ impl AsyncRead for Frames {
 }
 
 impl Frames {
+    /// Closes with 1003, unsupported data (RFC 6455 §7.4.1), and is ready when the connection may
+    /// be dropped.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Farewell::Due = self.farewell {
+            if ready!(Pin::new(&mut self.socket).poll_ready(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            let frame = CloseFrame {
+                code: CloseCode::Unsupported,
+                reason: Utf8Bytes::from_static("MQTT is in binary frames"),
+            };
+            let closing = Message::Close(Some(frame));
+            if Pin::new(&mut self.socket).start_send(closing).is_err() {
+                return Poll::Ready(());
+            }
+            self.farewell = Farewell::Said(Box::pin(sleep(FAREWELL)));
+        }
+        let Farewell::Said(until) = &mut self.farewell else {
+            return Poll::Ready(());
+        };
+        if until.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if ready!(Pin::new(&mut self.socket).poll_flush(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        // Its end is the client's own close frame.
+        while let Some(Ok(_)) = ready!(Pin::new(&mut self.socket).poll_next(cx)) {}
+        Poll::Ready(())
+    }
+
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: Bytes) -> Poll<io::Result<usize>> {
         ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(broken)?;
         let count = bytes.len();

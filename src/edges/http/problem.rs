@@ -105,6 +105,16 @@ impl Problem {
         .header(RETRY_AFTER, "5")
     }
 
+    pub(super) fn too_many(detail: impl Into<String>) -> Problem {
+        Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many",
+            "Too many at a time",
+            detail,
+        )
+        .header(RETRY_AFTER, "5")
+    }
+
     pub(super) fn too_large(bytes_max: usize) -> Problem {
         Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,

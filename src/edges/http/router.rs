@@ -128,7 +128,7 @@ async fn route(
         "/readyz" => return health::ready(edge),
         "/openapi.json" => return Ok(respond::with(StatusCode::OK, "application/json", OPENAPI)),
         "/mqtt" => return mqtt_ws::upgrade(edge, peer, request),
-        "/v1/ws" => return ws::upgrade(edge, request).await,
+        "/v1/ws" => return ws::upgrade(edge, peer, request).await,
         _ => {}
     }
     let (mut parts, body) = request.into_parts();
@@ -160,8 +160,8 @@ async fn route(
     }
     match path.as_str() {
         "/v1/publish" => publish::envelopes(edge, principal, &parts, body).await,
-        "/v1/events" => events::stream(edge, &who, &parts).await,
-        "/v1/messages" => events::poll(edge, &who, &parts).await,
+        "/v1/events" => events::stream(edge, peer, &who, &parts).await,
+        "/v1/messages" => events::poll(edge, peer, &who, &parts).await,
         "/v1/retained" if method == Method::DELETE => {
             retained::delete_all(edge, principal, &parts).await
         }

@@ -4,18 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dashmap::DashMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
 use super::{Edge, connection};
-use crate::edges::listen::{Listener, count_panic};
+use crate::edges::listen::{AddressPlace, Listener, PerAddress, count_panic};
 
 /// Counts connections against their limits.
 #[derive(Default)]
 pub struct Admission {
     pending: AtomicUsize,
-    per_address: DashMap<IpAddr, usize>,
+    per_address: PerAddress,
 }
 
 /// A place among the connections that have not authenticated yet.
@@ -27,40 +26,21 @@ impl Drop for Pending {
     }
 }
 
-/// A place among the connections of one address.
-pub struct Place(Arc<Edge>, IpAddr);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Place(edge, address) = self;
-        edge.admission
-            .per_address
-            .remove_if_mut(address, |_, count| {
-                *count -= 1;
-                *count == 0
-            });
-    }
-}
-
 impl Edge {
-    /// A place for a new connection that has to authenticate; none if there are too many of them.
-    fn admit(self: &Arc<Edge>, address: IpAddr) -> Option<(Pending, Option<Place>)> {
+    /// A place for a new connection that has to authenticate, and one among those of its address;
+    /// none if there are too many of them.
+    fn admit(self: &Arc<Edge>, address: IpAddr) -> Option<(Pending, AddressPlace)> {
         let limits = self.broker.limits();
         let pending = self.admission.pending.fetch_add(1, Ordering::Relaxed);
         let pending_place = Pending(Arc::clone(self));
         if pending >= limits.connections_pending_max {
             return None;
         }
-        let Some(maximum) = limits.connections_per_address_max else {
-            return Some((pending_place, None));
-        };
-        let mut count = self.admission.per_address.entry(address).or_insert(0);
-        if *count >= maximum.get() {
-            return None;
-        }
-        *count += 1;
-        drop(count);
-        Some((pending_place, Some(Place(Arc::clone(self), address))))
+        let place = self
+            .admission
+            .per_address
+            .place(address, limits.connections_per_address_max)?;
+        Some((pending_place, place))
     }
 }
 

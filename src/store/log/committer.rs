@@ -47,6 +47,10 @@ pub(crate) struct Committer {
     failed: bool,
 }
 
+/// What [`Committer::step`] calls with a group, the position behind it, and what releases those who
+/// wait for it.
+pub(crate) type Apply<'a> = dyn FnMut(&Group, Position, &dyn Fn()) + 'a;
+
 /// The answer of [`Committer::step`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -89,11 +93,9 @@ impl Committer {
     }
 
     /// Waits for a group and commits it. `apply` is called with each group once it is as safe as
-    /// the durability asks for, and with the position behind it.
-    pub(crate) fn step(
-        &mut self,
-        apply: &mut dyn FnMut(&Group, Position),
-    ) -> Result<Step, Failure> {
+    /// the durability asks for, with the position behind it, and with what tells everybody that it
+    /// is safe: whoever hears of it may ask at once for what `apply` makes of the group.
+    pub(crate) fn step(&mut self, apply: &mut Apply<'_>) -> Result<Step, Failure> {
         if self.failed {
             return Err(Failure::Broken("it had failed before".to_owned()));
         }
@@ -102,10 +104,7 @@ impl Committer {
         result
     }
 
-    fn take_and_commit(
-        &mut self,
-        apply: &mut dyn FnMut(&Group, Position),
-    ) -> Result<Step, Failure> {
+    fn take_and_commit(&mut self, apply: &mut Apply<'_>) -> Result<Step, Failure> {
         let log = Arc::clone(&self.log);
         let due = self.flush_due;
         let taken = log.pending.take(due, |len| self.flushed_before(len));
@@ -149,11 +148,7 @@ impl Committer {
 
     /// Makes a group as safe as the durability asks for. Of one that was taken back as a whole,
     /// nothing is written.
-    fn commit(
-        &mut self,
-        group: &Group,
-        apply: &mut dyn FnMut(&Group, Position),
-    ) -> Result<(), Failure> {
+    fn commit(&mut self, group: &Group, apply: &mut Apply<'_>) -> Result<(), Failure> {
         let started = Instant::now();
         let len = group.bytes.len();
         if !group.is_empty() && !fits(self.at, len, self.options.segment_bytes) {
@@ -177,8 +172,8 @@ impl Committer {
         }
         self.log.pending.written();
         self.count(group, started);
-        self.log.progress.advance(group.ticket);
-        apply(group, self.position());
+        let progress = &self.log.progress;
+        apply(group, self.position(), &|| progress.advance(group.ticket));
         Ok(())
     }
 

@@ -1,9 +1,10 @@
 //! One session's outgoing queue, 24 bytes an entry: a million queued messages are 24 MB.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::dirty::Noted;
+use crate::chunks::Chunks;
 use crate::store::record::Item;
 use crate::store::{EntryState, List, Offset, QueueEntry, Seq, SeqRange};
 
@@ -16,7 +17,7 @@ pub(super) const CHUNK_SEQS: u64 = 256;
 const GONE_MAX: usize = 1024;
 
 /// What is kept of an entry besides its seq.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Entry {
     offset: u64,
     /// The low 48 bits of its seq, in two parts that leave no gap; see [`Entry::seq`].
@@ -29,8 +30,9 @@ pub(super) struct Entry {
     has_ids: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Slot {
+    #[default]
     Queued,
     Released,
     /// Acknowledged before its predecessors: goes when they have gone.
@@ -89,7 +91,7 @@ impl Entry {
 #[derive(Default)]
 pub(super) struct Queue {
     /// Ordered by seq.
-    entries: VecDeque<Entry>,
+    entries: Chunks<Entry>,
     /// The seq of the first entry, while there is one.
     first: Seq,
     next_seq: Seq,
@@ -177,25 +179,26 @@ impl Queue {
         };
         let end = end.max(start);
         let first = self.first;
-        for entry in self.entries.range_mut(start..end) {
+        let (ids, noted, gone) = (&mut self.subscription_ids, &mut self.noted, &mut self.gone);
+        self.entries.change(start..end, |entry| {
             let seq = entry.seq(first);
             if entry.state == Slot::Gone {
-                continue;
+                return;
             }
             let message = entry.message();
             entry.state = Slot::Gone;
-            self.gone += 1;
+            *gone += 1;
             if entry.has_ids {
-                self.subscription_ids.remove(&seq);
+                ids.remove(&seq);
             }
-            removed(seq, message, &mut self.noted);
-        }
+            removed(seq, message, noted);
+        });
         if start == 0 {
             // All that was in front is gone: in one step, and not entry by entry.
             if end < self.entries.len() {
                 self.first = self.seq_at(end);
             }
-            self.entries.drain(..end);
+            self.entries.drop_front(end);
             self.gone -= end;
         }
         self.drop_gone();
@@ -225,10 +228,6 @@ impl Queue {
         if self.gone > GONE_MAX && self.gone > self.entries.len() / 2 {
             self.entries.retain(|entry| entry.state != Slot::Gone);
             self.gone = 0;
-        }
-        // A long queue that was drained gives its memory back.
-        if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 4 {
-            self.entries.shrink_to(self.entries.len() * 2);
         }
     }
 

@@ -416,3 +416,23 @@ fn many_threads_at_once() {
         assert_eq!(seqs, expected);
     }
 }
+
+/// Whoever hears that an append is durable finds it in the queue at once.
+#[test]
+fn what_is_durable_is_in_the_queue() {
+    each_store(|store, _| {
+        store.append(&[session_put(1)]).expect("taken");
+        for seq in 1..=500 {
+            let targets = [target(1, seq)];
+            let appended = store
+                .append(&[Record::Message(message(b"x", &targets))])
+                .expect("taken");
+            while store.durable() < appended.ticket {
+                std::hint::spin_loop();
+            }
+            let found = store.queue(1, seq..seq + 1, 10);
+            assert_eq!(found.len(), 1, "{seq}");
+            assert_eq!(found[0].offset, appended.first_offset);
+        }
+    });
+}

@@ -48,8 +48,11 @@ impl Parts {
         let kept = Arc::clone(&self.kept);
         // Something to do is there, or this would wait.
         self.log.pending.nudge();
-        self.committer
-            .step(&mut |group, end| kept.lock().apply(group, end))
+        self.committer.step(&mut |group, end, release| {
+            let mut kept = kept.lock();
+            release();
+            kept.apply(group, end);
+        })
     }
 
     pub(super) fn append(&self, records: &[Record<'_>]) -> Result<super::Appended, StoreError> {

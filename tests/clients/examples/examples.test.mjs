@@ -3,8 +3,9 @@
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { copyFile, readFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -32,8 +33,8 @@ class Program {
   lines = []
   #wake = () => {}
 
-  constructor(path, arguments_, broker) {
-    this.process = spawn(join(EXAMPLES, path), arguments_, { env: environment(broker), stdio: ['ignore', 'pipe', 'inherit'] })
+  constructor(path, arguments_, broker, env = {}) {
+    this.process = spawn(resolve(EXAMPLES, path), arguments_, { env: { ...environment(broker), ...env }, stdio: ['ignore', 'pipe', 'inherit'] })
     this.exited = once(this.process, 'exit')
     createInterface({ input: this.process.stdout }).on('line', (line) => {
       this.lines.push(line)
@@ -160,3 +161,56 @@ scenario('service to service over MQTT', async ({ keep }) => {
   const live = await shop(broker, 2)
   assert.deepEqual((await billing.take(5)).map((line) => JSON.parse(line).number), [...missed, ...live])
 })
+
+// Nobody listens on it now.
+async function freePort() {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address()
+  server.close()
+  await once(server, 'close')
+  return String(port)
+}
+
+const CLIENTS = fileURLToPath(new URL('..', import.meta.url))
+const PYTHON = join(CLIENTS, '..', '.venv', 'bin', 'python')
+const RECEIVERS = {
+  Python: async () => [PYTHON, [join(EXAMPLES, 'webhook', 'receiver.py')]],
+  // Its library is found beside it.
+  Node: async () => {
+    const copy = join(CLIENTS, 'node_modules', '.webhook-receiver.mjs')
+    await copyFile(join(EXAMPLES, 'webhook', 'receiver.mjs'), copy)
+    return [process.execPath, [copy]]
+  },
+  Rust: async () => [process.env.TIDINGS_WEBHOOK_RECEIVER ?? join(CLIENTS, '..', '..', 'target', 'debug', 'examples', 'webhook_receiver'), []],
+}
+
+for (const [language, receiver] of Object.entries(RECEIVERS)) {
+  scenario(`a webhook, received in ${language}`, async ({ keep }) => {
+    const settings = { 'webhooks.allow_http': 'true', 'webhooks.allow_networks': '["127.0.0.0/8"]' }
+    const broker = keep(await Broker.start({ own: true, settings }))
+    const port = await freePort()
+    const { stdout } = await example('webhook/register.sh', [`http://127.0.0.1:${port}/hook`, 'orders/#'], broker)
+    const [command, arguments_] = await receiver()
+    const start = () => keep(new Program(command, [...arguments_, port], broker, { WEBHOOK_SECRET: stdout.trim() }))
+    const first = start()
+    await first.take(1)
+    await publish(broker, 'orders/1', 'one coffee')
+    await publish(broker, 'other', 'nobody asked for this')
+    await publish(broker, 'orders/2', '"t\u00eaa" \u2615')
+    const expected = [`listening on port ${port}`, 'orders/1 "one coffee"']
+    const sorted = (await first.take(3)).toSorted()
+    assert.deepEqual(sorted.slice(0, 2), expected)
+    assert.equal(JSON.parse(sorted[2].slice('orders/2 '.length)), '"t\u00eaa" \u2615')
+
+    // The broker falls, and its receiver is away for a while.
+    await broker.kill()
+    await broker.restart()
+    await publish(broker, 'orders/3', 'after a crash')
+    assert.equal((await first.take(4))[3], 'orders/3 "after a crash"')
+    await first.stop()
+    await publish(broker, 'orders/4', 'while nobody was there')
+    const second = start()
+    assert.equal((await second.take(2))[1], 'orders/4 "while nobody was there"')
+  })
+}

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use super::super::events::{open, retained, start_of};
 use super::super::named::NamedSession;
 use super::super::problem::Problem;
-use super::super::pull::{Pull, Pulled};
+use super::super::pull::{Pull, Pulled, Rights};
 use super::super::session_stream::envelope as session_envelope;
 use super::super::{Edge, auth, envelope, publish, render, sessions};
 use super::Socket;
@@ -35,8 +35,6 @@ const LOOK: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(25);
 /// Longer than it takes to answer a ping.
 const PONG_WITHIN: Duration = Duration::from_secs(10);
-/// A client that takes nothing for so long resumes another time.
-const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Subscriptions of one connection.
 const SUBSCRIPTIONS_MAX: usize = 1000;
@@ -72,7 +70,7 @@ struct Named {
 struct Connection {
     edge: Arc<Edge>,
     who: Option<Authenticated>,
-    rights: u64,
+    rights: Rights,
     subscriptions: Vec<Subscription>,
     named: Option<Named>,
     /// Replies in order, each with what has to be durable first.
@@ -82,7 +80,7 @@ struct Connection {
 /// Serves a connection until it ends.
 pub(super) async fn serve(edge: Arc<Edge>, mut socket: Socket, who: Option<Authenticated>) {
     let mut connection = Connection {
-        rights: edge.broker.rights_generation(),
+        rights: Rights::default(),
         edge,
         who,
         subscriptions: Vec::new(),
@@ -100,7 +98,7 @@ pub(super) async fn serve(edge: Arc<Edge>, mut socket: Socket, who: Option<Authe
             code: Code::from(code as u16),
             reason: Utf8Bytes::from_static(reason),
         };
-        socket.close(Some(frame)).await
+        socket.as_mut().close(Some(frame)).await
     };
     // One that takes nothing any more is not waited for.
     if timeout(Duration::from_secs(2), farewell).await.is_err() {
@@ -116,20 +114,28 @@ impl Connection {
         let begun = Instant::now();
         let (mut heard, mut pinged) = (begun, None);
         loop {
+            // Nothing is sent by rights that were changed.
+            if !self.rights.are_current(&self.edge.broker)
+                && let Some(end) = self.look(begun)
+            {
+                return Some(end);
+            }
             let more_replies = self.replies.len() < REPLIES_MAX;
             let Connection {
                 edge,
                 subscriptions,
                 named,
                 replies,
-                ..
+                rights,
+                who,
             } = self;
             let epoch = edge.broker.log_epoch();
             let out = tokio::select! {
                 frame = socket.next(), if more_replies => match frame {
                     Some(Ok(Message::Text(text))) => {
                         heard = Instant::now();
-                        match self.request(&text).await {
+                        // Boxed: most sockets do not ask for anything most of the time.
+                        match Box::pin(self.request(&text)).await {
                             Ok(()) => continue,
                             Err(end) => return Some(end),
                         }
@@ -147,7 +153,11 @@ impl Connection {
                     Some(reply) => vec![Message::text(reply)],
                     None => return Some(end(CloseCode::Failed, "store-failed")),
                 },
-                pushes = poll_fn(|cx| poll_pushes(cx, epoch, subscriptions, named)) => match pushes {
+                pushes = poll_fn(|cx| match rights.are_current(&edge.broker) || who.is_none() {
+                    true => poll_pushes(cx, epoch, subscriptions, named),
+                    // Others are asked for first.
+                    false => Poll::Ready(Ok(Vec::new())),
+                }) => match pushes {
                     Ok(pushes) => pushes,
                     Err(end) => return Some(end),
                 },
@@ -173,7 +183,7 @@ impl Connection {
                 }
                 socket.flush().await
             };
-            match timeout(SEND_TIMEOUT, sending).await {
+            match timeout(self.edge.config.send_timeout, sending).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return None,
                 Err(_) => {
@@ -198,23 +208,10 @@ impl Connection {
         {
             return Some(end(CloseCode::Unauthorized, "expired"));
         }
-        let rights = broker.rights_generation();
-        if rights == self.rights {
-            return None;
-        }
-        let Ok(principal) = self.edge.access.renew(&who.principal) else {
-            return Some(end(CloseCode::Forbidden, "unauthorized"));
-        };
-        for subscription in &mut self.subscriptions {
-            // One whose page is being read is asked again next time.
-            let reader = subscription.pull.reader()?;
-            if !reader.read_as(&principal) {
-                return Some(end(CloseCode::Forbidden, "unauthorized"));
-            }
-        }
-        who.principal = principal;
-        self.rights = rights;
-        None
+        let pulls = self.subscriptions.iter_mut().map(|it| &mut it.pull);
+        let (access, principal) = (&self.edge.access, &mut who.principal);
+        let allowed = self.rights.renew(broker, access, principal, pulls);
+        (!allowed).then(|| end(CloseCode::Forbidden, "unauthorized"))
     }
 
     fn reply(&mut self, id: Option<&Value>, ticket: Ticket, more: Value) {
@@ -499,6 +496,9 @@ fn poll_pushes(
         } = subscription;
         match pull.poll(cx, PULL_BYTES, events) {
             Poll::Pending => {}
+            Poll::Ready(Pulled::Unauthorized) => {
+                return Poll::Ready(Err(end(CloseCode::Forbidden, "unauthorized")));
+            }
             Poll::Ready(Pulled::Failed) => {
                 return Poll::Ready(Err(end(CloseCode::Failed, "store-failed")));
             }

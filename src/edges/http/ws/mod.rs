@@ -3,6 +3,8 @@
 mod connection;
 mod protocol;
 
+use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
@@ -10,9 +12,8 @@ use hyper::header::{
     CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -21,14 +22,15 @@ use super::Edge;
 use super::auth::{authenticate, origin_allowed};
 use super::problem::Problem;
 use super::query::Query;
-use super::respond::{self, Body};
+use super::respond::{self, Body, Serving, Upgrade};
 use super::router::ticket_of;
 
 /// Parameters of `GET /v1/ws`.
 pub(super) const QUERY: &[&str] = &["ticket"];
 
-/// A WebSocket over an HTTP connection.
-pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
+/// A WebSocket over an HTTP connection. Boxed, because it is handed on, and a future has room for what
+/// it was given and for what it hands on.
+pub(super) type Socket = Box<WebSocketStream<TcpStream>>;
 
 /// Small buffers, since there may be many sockets, and a bound on what is not written yet.
 fn config(message_max: usize) -> WebSocketConfig {
@@ -40,20 +42,37 @@ fn config(message_max: usize) -> WebSocketConfig {
         .max_frame_size(Some(message_max))
 }
 
-/// What a handshake came to: an answer, and the connection once that is sent.
+/// What a handshake came to: an answer, and how it goes on.
 pub(super) struct Handshake {
     pub response: Response<Body>,
-    pub upgrade: OnUpgrade,
     /// The subprotocol that was chosen.
     pub subprotocol: Option<&'static str>,
 }
 
 impl Handshake {
-    /// The socket, once the client has the answer.
-    pub(super) async fn socket(upgrade: OnUpgrade, message_max: usize) -> Option<Socket> {
-        let upgraded = upgrade.await.ok()?;
-        let (io, config) = (TokioIo::new(upgraded), config(message_max));
-        Some(WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await)
+    /// The answer, after which `serve` has the socket.
+    pub(super) fn then<F>(
+        self,
+        message_max: usize,
+        serve: impl FnOnce(Socket) -> F + Send + 'static,
+    ) -> Response<Body>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        #[expect(
+            clippy::async_yields_async,
+            reason = "nothing of how it began is left while it is served"
+        )]
+        let upgrade: Upgrade = Box::new(move |stream, read| {
+            Box::pin(async move {
+                let (read, role) = (Vec::from(read), Role::Server);
+                let config = Some(config(message_max));
+                let socket = WebSocketStream::from_partially_read(stream, read, role, config);
+                let serving: Serving = Box::pin(serve(Box::new(socket.await)));
+                serving
+            })
+        });
+        self.response.map(|_| Body::Upgrade(upgrade))
     }
 }
 
@@ -70,7 +89,7 @@ fn bad(detail: &str) -> Problem {
 /// is known.
 pub(super) fn handshake(
     edge: &Edge,
-    request: &mut Request<Incoming>,
+    request: &Request<Incoming>,
     known: &[&'static str],
 ) -> Result<Handshake, Problem> {
     let header = |name: HeaderName| {
@@ -83,7 +102,8 @@ pub(super) fn handshake(
                 .any(|it| it.trim().eq_ignore_ascii_case(wanted))
         })
     };
-    if !has(UPGRADE, "websocket") || !has(CONNECTION, "upgrade") {
+    let is_get = request.method() == Method::GET;
+    if !is_get || !has(UPGRADE, "websocket") || !has(CONNECTION, "upgrade") {
         return Err(bad(
             "open it with a WebSocket client over HTTP/1.1, such as new WebSocket(…) in a browser",
         ));
@@ -128,7 +148,6 @@ pub(super) fn handshake(
     }
     Ok(Handshake {
         response,
-        upgrade: hyper::upgrade::on(request),
         subprotocol,
     })
 }
@@ -136,10 +155,11 @@ pub(super) fn handshake(
 /// `GET /v1/ws`.
 pub(super) async fn upgrade(
     edge: &Arc<Edge>,
-    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
     Query::parse(request.uri().query(), QUERY)?;
-    let handshake = handshake(edge, &mut request, &[protocol::SUBPROTOCOL])?;
+    let handshake = handshake(edge, &request, &[protocol::SUBPROTOCOL])?;
     let (parts, _) = request.into_parts();
     let ticket = ticket_of(&parts.uri);
     // Who says nothing here may still say it in `connect`.
@@ -148,15 +168,13 @@ pub(super) async fn upgrade(
         Err(problem) if ticket.is_some() || has_credentials(&parts) => return Err(problem),
         Err(_) => None,
     };
-    let place = edge.place()?;
+    let place = edge.place(peer)?;
     let edge = Arc::clone(edge);
-    tokio::spawn(async move {
+    let message_max = edge.config.body_max;
+    Ok(handshake.then(message_max, async move |socket| {
         let _place = place;
-        if let Some(socket) = Handshake::socket(handshake.upgrade, edge.config.body_max).await {
-            connection::serve(edge, socket, who).await;
-        }
-    });
-    Ok(handshake.response)
+        connection::serve(edge, socket, who).await;
+    }))
 }
 
 fn has_credentials(parts: &hyper::http::request::Parts) -> bool {
