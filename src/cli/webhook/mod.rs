@@ -31,7 +31,8 @@ enum Command {
     /// Register a webhook, and show its secret, which is shown this once
     Create {
         /// Where to deliver, such as https://example.com/hook
-        url: String,
+        #[arg(value_name = "URL")]
+        to: String,
         /// What to deliver: Topic Filters
         #[arg(required = true)]
         topics: Vec<String>,
@@ -165,13 +166,9 @@ pub async fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()> 
         api.ask(Method::POST, &path, None).await
     };
     let answer = match &options.command {
-        Command::Create {
-            url,
-            topics,
-            fields,
-        } => {
+        Command::Create { to, topics, fields } => {
             let mut object = fields.read()?;
-            object.insert("url".to_owned(), url.as_str().into());
+            object.insert("url".to_owned(), to.as_str().into());
             object.insert("topics".to_owned(), topics.as_slice().into());
             let body = Value::Object(object);
             api.ask(Method::POST, "/v1/webhooks", Some(body)).await?
@@ -185,8 +182,8 @@ pub async fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()> 
             fields,
         } => {
             let mut object = fields.read()?;
-            if let Some(url) = to {
-                object.insert("url".to_owned(), url.as_str().into());
+            if let Some(to) = to {
+                object.insert("url".to_owned(), to.as_str().into());
             }
             if !topics.is_empty() {
                 object.insert("topics".to_owned(), topics.as_slice().into());

@@ -86,6 +86,10 @@ pub struct Edge {
 impl Edge {
     /// An edge of this broker, with what the store kept for it. MQTT clients are taken at
     /// `mqtt_port`, if there is one.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what the edge is wired to, each once"
+    )]
     pub fn new(
         broker: Arc<Broker>,
         access: Access,

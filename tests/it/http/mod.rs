@@ -10,3 +10,4 @@ mod places;
 mod publish;
 mod sessions;
 mod transport;
+mod webhooks;
