@@ -100,7 +100,7 @@ enum Command {
     ///
     /// The broker is asked at its HTTP address. One sees and changes one's own webhooks; who may
     /// subscribe to $SYS/webhooks/#, all of them.
-    Webhook(webhook::Options),
+    Webhook(Box<webhook::Options>),
 }
 
 /// What to do, with its options gathered.
@@ -115,7 +115,7 @@ pub enum Task {
     Token(token::Options),
     Publish(publish::Options),
     Subscribe(subscribe::Options),
-    Webhook(webhook::Options),
+    Webhook(Box<webhook::Options>),
 }
 
 impl CommandLine {

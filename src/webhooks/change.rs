@@ -111,7 +111,7 @@ impl Webhooks {
         definition: Definition,
     ) -> Result<Made<(Arc<Endpoint>, String)>, WebhookError> {
         let _changing = self.changing.lock();
-        if self.count() >= self.config().max_endpoints {
+        if self.registered() >= self.config().max_endpoints {
             return Err(WebhookError::TooMany);
         }
         let id = self.new_id();

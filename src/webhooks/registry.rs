@@ -133,8 +133,11 @@ impl Webhooks {
         self.endpoints.read().get(id).cloned()
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.endpoints.read().len()
+    /// How many were registered over the API.
+    pub(super) fn registered(&self) -> usize {
+        let endpoints = self.endpoints.read();
+        let by_api = endpoints.values().filter(|it| it.source == Source::Api);
+        by_api.count()
     }
 
     /// The endpoint with this identifier, if it is one that the principal may see and change.

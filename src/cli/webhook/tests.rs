@@ -14,7 +14,7 @@ fn options(arguments: &[&str]) -> Result<super::Options, String> {
     let arguments = ["tidings", "webhook"].iter().chain(arguments);
     let task = CommandLine::try_parse_from(arguments).and_then(CommandLine::task);
     match task.map_err(|error| error.to_string())? {
-        Task::Webhook(options) => Ok(options),
+        Task::Webhook(options) => Ok(*options),
         other => panic!("{other:?}"),
     }
 }

@@ -33,8 +33,8 @@ mod router;
 mod session_stream;
 mod sessions;
 mod streaming;
-mod wire;
 mod webhooks;
+mod wire;
 mod ws;
 
 use std::future::Future;
@@ -51,8 +51,8 @@ use crate::access::{Access, Tickets};
 use crate::broker::Broker;
 use crate::config::HttpConfig;
 use crate::store::RecoveredDocument;
-use admission::Places;
 use crate::webhooks::Webhooks;
+use admission::Places;
 use idempotency::Keys;
 use page::Page;
 
