@@ -406,7 +406,7 @@ impl Webhooks {
         let payload = json!({"test": true, "webhook": id}).to_string();
         let mut properties = PropertiesBuilder::default();
         properties.push(Property::ContentType("application/json"));
-        let topic = format!("$SYS/webhooks/{id}/test");
+        let topic = test_topic(id);
         let queue = &endpoint.queue;
         let properties = properties.as_properties();
         let published = self
@@ -431,6 +431,10 @@ impl Webhooks {
             self.broker.batch().publish_internal(&topic, b"");
         }
     }
+}
+
+pub(super) fn test_topic(id: &str) -> String {
+    format!("$SYS/webhooks/{id}/test")
 }
 
 fn disabled_topic(id: &str) -> String {

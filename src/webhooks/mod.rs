@@ -16,6 +16,7 @@ mod documents;
 mod endpoint;
 mod error;
 mod keyring;
+mod letters;
 mod owner;
 mod registry;
 mod replay;
@@ -36,8 +37,9 @@ pub use documents::{
 pub use endpoint::{Endpoint, Gauges, Overview, Source, State, Waiting};
 pub use error::WebhookError;
 pub use keyring::Signers;
+pub use letters::Counts;
 pub use owner::Owner;
 pub use registry::Webhooks;
-pub use replay::{Counts, RATE_DEFAULT, RATE_MAX, ReplayProgress, StreamReplay};
+pub use replay::{RATE_DEFAULT, RATE_MAX, ReplayProgress, StreamReplay};
 pub use selection::Selection;
 pub use vault::{Vault, VaultError};

@@ -23,7 +23,7 @@ use crate::config::units::show_duration;
 /// Topic Filters of one endpoint.
 pub const TOPICS_MAX: usize = 100;
 /// Bytes of all of them together.
-const TOPICS_BYTES_MAX: usize = 64 * 1024;
+const TOPICS_BYTES_MAX: usize = 32 * 1024;
 const IN_FLIGHT_MAX: u64 = 1000;
 const IN_FLIGHT_DEFAULT: u64 = 16;
 const RATE_MAX: u64 = 1_000_000;
@@ -31,7 +31,7 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 const TIMEOUT_LEAST: Duration = Duration::from_millis(100);
 const TIMEOUT_MOST: Duration = Duration::from_secs(300);
 const DESCRIPTION_CHARS_MAX: usize = 1000;
-const PEM_BYTES_MAX: usize = 32 * 1024;
+const PEM_BYTES_MAX: usize = 16 * 1024;
 
 /// The names of all fields that whoever registers an endpoint may give.
 pub const DEFINITION_FIELDS: [&str; 17] = [

@@ -9,8 +9,9 @@ use super::fields::{Fields, kind};
 
 /// Headers of one endpoint.
 const HEADERS_MAX: usize = 32;
-/// Bytes in the value of one.
+/// Bytes in the value of one, and in all names and values.
 const VALUE_BYTES_MAX: usize = 4096;
+const HEADERS_BYTES_MAX: usize = 16 * 1024;
 
 /// What is shown instead of a value that is a credential.
 pub const HIDDEN: &str = "(hidden)";
@@ -76,6 +77,12 @@ pub(super) fn read(fields: &mut Fields<'_>) -> BTreeMap<String, String> {
             }
             Err(detail) => fields.error(format!("headers.{name}"), detail),
         }
+    }
+    let lengths = headers.iter().map(|(name, value)| name.len() + value.len());
+    let bytes: usize = lengths.sum();
+    if bytes > HEADERS_BYTES_MAX {
+        let detail = format!("they have {bytes} bytes, and may have {HEADERS_BYTES_MAX}");
+        fields.error("headers", detail);
     }
     headers
 }

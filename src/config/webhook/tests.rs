@@ -98,6 +98,7 @@ fn what_is_said_is_kept_and_read_back() {
 #[test]
 fn wrong_fields_are_named() {
     let long = "x".repeat(1001);
+    let wide = "x".repeat(4096);
     let many: Vec<String> = (0..101).map(|it| it.to_string()).collect();
     let many_headers: Map<String, Value> =
         (0..33).map(|it| (format!("h{it}"), "".into())).collect();
@@ -214,6 +215,11 @@ fn wrong_fields_are_named() {
             json!({"headers": {"A": "1", "a": "2"}}),
             "headers.a",
             "twice",
+        ),
+        (
+            json!({"headers": {"A": wide, "B": wide, "C": wide, "D": wide, "E": "x"}}),
+            "headers",
+            "may have 16384",
         ),
         (json!({"ordering": "lifo"}), "ordering", "\"fifo\""),
         (
