@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use super::access::AccessConfig;
 use super::listen::ListenAddress;
+use super::problem::Origin;
 use super::reader::Reader;
-use super::sections::may_listen;
+use super::sections::{MEMORY_MAX, may_listen};
 
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// The largest body: what it holds has to fit into an MQTT packet, which has 268,435,455 bytes after
+/// the fixed header [MQTT-1.5.5-1], along with a topic and properties from the head of the request.
+const BODY_MAX: u64 = 255 << 20;
 
 /// `[http]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +22,8 @@ pub struct HttpConfig {
     pub connections_max: usize,
     pub header_timeout: Duration,
     pub body_max: usize,
+    /// Bytes of all bodies together; never less than `body_max`.
+    pub bodies_max: usize,
     pub body_timeout: Duration,
     /// Origins of other sites whose pages may use this server, as browsers name them.
     pub cors_origins: Vec<String>,
@@ -53,12 +60,27 @@ impl HttpConfig {
             "" => Some(None),
             _ => is_host(text).then(|| Some(text.to_ascii_lowercase())),
         });
+        let mut body_max = r.size("http.body_max", 1..=BODY_MAX);
+        let bodies_max = r.size("http.bodies_max", 1..=MEMORY_MAX);
+        if body_max > bodies_max {
+            match r.origin("http.body_max") {
+                // Who lowers the one means the other too.
+                Origin::Default => body_max = bodies_max,
+                at => {
+                    let why = format!(
+                        "{body_max} bytes is more than http.bodies_max, which is {bodies_max}"
+                    );
+                    r.conflict(at, "http.body_max", why);
+                }
+            }
+        }
         HttpConfig {
             hosts: hosts.into_iter().filter_map(|(host, _)| host).collect(),
             listen,
             connections_max: r.integer("http.connections_max", 1..=10_000_000),
             header_timeout: r.duration("http.header_timeout", Duration::from_millis(1)..=HOUR),
-            body_max: r.size("http.body_max", 1..=268_435_455),
+            body_max,
+            bodies_max,
             body_timeout: r.duration("http.body_timeout", Duration::from_millis(1)..=HOUR),
             cors_origins: origins
                 .into_iter()

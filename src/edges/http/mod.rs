@@ -6,6 +6,7 @@
 //! the broker's business; how a message looks is in [`render`] and [`envelope`].
 
 mod auth;
+mod bodies;
 mod envelope;
 mod event_stream;
 mod events;
@@ -17,6 +18,7 @@ mod mqtt_ws;
 mod named;
 mod page;
 mod problem;
+mod property_headers;
 mod publish;
 mod pull;
 mod query;
@@ -43,6 +45,7 @@ use crate::access::{Access, Tickets};
 use crate::broker::Broker;
 use crate::config::HttpConfig;
 use crate::store::RecoveredDocument;
+use bodies::Bodies;
 use idempotency::Keys;
 use page::Page;
 use problem::Problem;
@@ -67,6 +70,7 @@ pub struct Edge {
     serve_mqtt: ServeMqtt,
     page: Page,
     keys: Keys,
+    bodies: Bodies,
     connections: AtomicUsize,
     streams: AtomicUsize,
     /// Changes once, when the server stops.
@@ -102,6 +106,7 @@ impl Edge {
             serve_mqtt,
             page: Page::new(mqtt_port),
             keys: Keys::restore(documents),
+            bodies: Bodies::default(),
             connections: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             stopping: watch::Sender::new(false),

@@ -10,6 +10,7 @@ use hyper::header::{
     HeaderName, HeaderValue, IF_NONE_MATCH, ORIGIN, VARY,
 };
 use hyper::{Method, Request, Response, StatusCode, Uri};
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use super::auth::{authenticate, host_allowed, origin_allowed};
@@ -93,10 +94,16 @@ async fn route(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
     let path = request.uri().path().to_owned();
+    if path == "*" && request.method() == Method::OPTIONS {
+        // The server as a whole (RFC 9110 §9.3.7).
+        return Ok(preflight("GET, HEAD, POST, DELETE, OPTIONS"));
+    }
     let methods = allowed(&edge.page, &path).ok_or_else(|| Problem::not_found(&path))?;
-    let method = match request.method() {
-        &Method::HEAD => Method::GET,
-        method => method.clone(),
+    // HEAD is as GET, and whoever does more than to look sees the difference.
+    let is_head = request.method() == Method::HEAD;
+    let method = match is_head {
+        true => Method::GET,
+        false => request.method().clone(),
     };
     if method == Method::OPTIONS {
         return Ok(preflight(methods));
@@ -123,14 +130,13 @@ async fn route(
         "/healthz" => return Ok(health::alive()),
         "/readyz" => return health::ready(edge),
         "/openapi.json" => return Ok(respond::with(StatusCode::OK, "application/json", OPENAPI)),
+        // It is opened by GET (RFC 6455 §4.1).
+        "/mqtt" | "/v1/ws" if is_head => return Err(ws::bad("a WebSocket is opened by GET")),
         "/mqtt" => return mqtt_ws::upgrade(edge, peer, request),
         "/v1/ws" => return ws::upgrade(edge, request).await,
         _ => {}
     }
-    let (mut parts, body) = request.into_parts();
-    if parts.method == Method::HEAD {
-        parts.method = Method::GET;
-    }
+    let (parts, body) = request.into_parts();
     let who = authenticate(edge, &parts, "", ticket_of(&parts.uri)).await?;
     let principal = &who.principal;
     if let Some(topic) = path.strip_prefix("/v1/topics/") {
@@ -158,7 +164,7 @@ async fn route(
         "/v1/retained" if method == Method::DELETE => {
             retained::delete_all(edge, principal, &parts).await
         }
-        "/v1/retained" => retained::list(edge, principal, &parts),
+        "/v1/retained" => retained::list(edge, principal, &parts).await,
         "/v1/tickets" => {
             Query::parse(parts.uri.query(), &[])?;
             match edge.tickets.issue(&who, edge.broker.clock.now().0) {
@@ -182,7 +188,9 @@ pub(super) fn ticket_of(uri: &Uri) -> Option<&str> {
     let query = uri.query().filter(|_| streams.contains(&uri.path()))?;
     query
         .split('&')
-        .find_map(|pair| pair.strip_prefix("ticket="))
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(name, _)| percent_decode_str(name).eq(b"ticket".iter().copied()))
+        .map(|(_, ticket)| ticket)
 }
 
 fn page(file: &File, known: Option<&HeaderValue>) -> Response<Body> {
@@ -223,6 +231,11 @@ fn preflight(methods: &'static str) -> Response<Body> {
     response
 }
 
+/// The headers of answers that a page of another origin may read, beside those that it always may.
+const EXPOSED: &str = "idempotent-replayed, retry-after, tidings-correlation-data, tidings-expiry, \
+    tidings-omitted, tidings-payload-format, tidings-qos, tidings-response-topic, \
+    tidings-user-property, www-authenticate";
+
 /// Lets pages of configured origins see the answer. The answer differs by origin, and caches have to
 /// know that.
 fn add_cors(edge: &Edge, origin: Option<&HeaderValue>, response: &mut Response<Body>) {
@@ -243,7 +256,7 @@ fn add_cors(edge: &Edge, origin: Option<&HeaderValue>, response: &mut Response<B
         );
         headers.insert(
             ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("tidings-qos, www-authenticate, retry-after"),
+            HeaderValue::from_static(EXPOSED),
         );
     }
 }

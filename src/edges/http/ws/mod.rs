@@ -57,7 +57,8 @@ impl Handshake {
     }
 }
 
-fn bad(detail: &str) -> Problem {
+/// The problem of a request that does not open a WebSocket.
+pub(super) fn bad(detail: &str) -> Problem {
     Problem::new(
         StatusCode::UPGRADE_REQUIRED,
         "not-a-websocket",
