@@ -7,7 +7,9 @@ use super::listen::ListenAddress;
 use super::problem::Origin;
 use super::reader::Reader;
 use super::sections::{MEMORY_MAX, may_listen};
+use super::units::show_duration;
 
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// The largest body: what it holds has to fit into an MQTT packet, which has 268,435,455 bytes after
@@ -30,6 +32,8 @@ pub struct HttpConfig {
     /// Host names, besides addresses and `localhost`, under which a server that only this machine can
     /// reach is asked.
     pub hosts: Vec<String>,
+    /// How long a browser is logged in; never more than `access.token_expires_max`.
+    pub login_expires: Duration,
     pub heartbeat: Duration,
     pub streams_max: usize,
     pub resume_window: Duration,
@@ -74,6 +78,20 @@ impl HttpConfig {
                 }
             }
         }
+        let longest = access.token_expires_max;
+        let mut login_expires = r.duration("http.login_expires", SECOND..=3650 * 24 * HOUR);
+        if login_expires > longest {
+            match r.origin("http.login_expires") {
+                Origin::Default => login_expires = longest,
+                at => {
+                    let (login, longest) = (show_duration(login_expires), show_duration(longest));
+                    let why = format!(
+                        "{login} is more than access.token_expires_max, which is {longest}"
+                    );
+                    r.conflict(at, "http.login_expires", why);
+                }
+            }
+        }
         HttpConfig {
             hosts: hosts.into_iter().filter_map(|(host, _)| host).collect(),
             listen,
@@ -86,6 +104,7 @@ impl HttpConfig {
                 .into_iter()
                 .filter_map(|(origin, _)| origin)
                 .collect(),
+            login_expires,
             heartbeat: r.duration("http.heartbeat", Duration::from_millis(10)..=HOUR),
             streams_max: r.integer("http.streams_max", 1..=10_000_000),
             resume_window: r.duration(

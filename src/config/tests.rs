@@ -71,6 +71,22 @@ fn bodies_fit_into_packets_and_into_all_that_bodies_may_hold() {
 }
 
 #[test]
+fn a_login_is_no_longer_than_a_token() {
+    assert_eq!(
+        Config::default().http.login_expires,
+        Duration::from_secs(12 * 3600)
+    );
+    let lowered = load("access.token_expires_max = \"1h\"").http;
+    assert_eq!(lowered.login_expires, Duration::from_secs(3600));
+    check(
+        "access.token_expires_max = \"1h\"\nhttp.login_expires = \"2h\"",
+        &[
+            "broker.toml:2:22: http.login_expires: 2h is more than access.token_expires_max, which is 1h",
+        ],
+    );
+}
+
+#[test]
 fn an_empty_file_changes_nothing() {
     for text in ["", "\n", "# only a comment", "[mqtt]\n[access]\n"] {
         assert_eq!(load(text), Config::default(), "{text:?}");

@@ -62,13 +62,34 @@ impl Whole<'_> {
     }
 }
 
+/// How large one body may be.
+#[derive(Clone, Copy)]
+pub(super) struct Limit {
+    pub bytes: usize,
+    /// What says so.
+    pub name: &'static str,
+}
+
 /// Reads a whole body.
 ///
 /// # Errors
 /// When it is larger than `http.body_max`, does not arrive within `http.body_timeout`, or when all
 /// bodies would hold more than `http.bodies_max`.
 pub(super) async fn read(edge: &Edge, body: Incoming) -> Result<Whole<'_>, Problem> {
-    match tokio::time::timeout(edge.config.body_timeout, read_all(edge, body)).await {
+    let limit = Limit {
+        bytes: edge.config.body_max,
+        name: "http.body_max",
+    };
+    read_at_most(edge, body, limit).await
+}
+
+/// The same with another limit of its size, if that is lower.
+pub(super) async fn read_at_most(
+    edge: &Edge,
+    body: Incoming,
+    limit: Limit,
+) -> Result<Whole<'_>, Problem> {
+    match tokio::time::timeout(edge.config.body_timeout, read_all(edge, body, limit)).await {
         Ok(read) => read,
         Err(_) => Err(Problem::new(
             StatusCode::REQUEST_TIMEOUT,
@@ -79,12 +100,13 @@ pub(super) async fn read(edge: &Edge, body: Incoming) -> Result<Whole<'_>, Probl
     }
 }
 
-async fn read_all(edge: &Edge, mut body: Incoming) -> Result<Whole<'_>, Problem> {
-    let bytes_max = edge.config.body_max;
+async fn read_all(edge: &Edge, mut body: Incoming, limit: Limit) -> Result<Whole<'_>, Problem> {
+    let bytes_max = limit.bytes.min(edge.config.body_max);
+    let too_large = || Problem::too_large(bytes_max, limit.name);
     // Announced by Content-Length, and as yet no reason to take memory.
     let announced = body.size_hint().lower();
     if announced > bytes_max as u64 {
-        return Err(Problem::too_large(bytes_max));
+        return Err(too_large());
     }
     let announced = announced as usize;
     let mut share = Share {
@@ -104,7 +126,7 @@ async fn read_all(edge: &Edge, mut body: Incoming) -> Result<Whole<'_>, Problem>
             continue;
         };
         if bytes.len() + data.remaining() > bytes_max {
-            return Err(Problem::too_large(bytes_max));
+            return Err(too_large());
         }
         if !share.grow(data.remaining(), edge.config.bodies_max) {
             return Err(Problem::unavailable(

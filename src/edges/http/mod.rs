@@ -13,6 +13,7 @@ mod events;
 mod health;
 mod idempotency;
 mod listener;
+mod login;
 mod metrics;
 mod mqtt_ws;
 mod named;

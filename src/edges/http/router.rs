@@ -7,18 +7,18 @@ use hyper::body::Incoming;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW,
-    HeaderName, HeaderValue, IF_NONE_MATCH, ORIGIN, VARY,
+    HeaderName, HeaderValue, IF_NONE_MATCH, ORIGIN, VARY, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
-use super::auth::{authenticate, host_allowed, origin_allowed};
+use super::auth::{authenticate, browser_may_ask, host_allowed, origin_allowed};
 use super::page::{File, Page};
-use super::problem::Problem;
+use super::problem::{BEARER_CHALLENGE, Problem};
 use super::query::{Query, decode};
 use super::respond::{self, Body};
-use super::{Edge, events, health, metrics, mqtt_ws, publish, retained, sessions, ws};
+use super::{Edge, events, health, login, metrics, mqtt_ws, publish, retained, sessions, ws};
 use crate::access::{TICKET_LIFETIME_MS, TicketsFull};
 
 const OPENAPI: &str = include_str!("openapi.json");
@@ -31,10 +31,15 @@ pub(super) async fn answer(
 ) -> Response<Body> {
     let origin = request.headers().get(ORIGIN).cloned();
     let is_head = request.method() == Method::HEAD;
+    let browser_asks = browser_may_ask(request.headers());
     let mut response = match route(&edge, peer, request).await {
         Ok(response) => response,
         Err(problem) => problem.response(),
     };
+    if response.status() == StatusCode::UNAUTHORIZED && !browser_asks {
+        let challenge = HeaderValue::from_static(BEARER_CHALLENGE);
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
     add_cors(&edge, origin.as_ref(), &mut response);
     if is_head {
         let (parts, _) = response.into_parts();
@@ -47,7 +52,7 @@ const READ_ONLY: &str = "GET, HEAD, OPTIONS";
 
 /// All paths but those of the page, and their methods. `{topic}` is the rest of a path, slashes
 /// included; another name in braces stands for one segment.
-const PATHS: [(&str, &str); 14] = [
+const PATHS: [(&str, &str); 15] = [
     ("/v1/topics/{topic}", "GET, HEAD, POST, DELETE, OPTIONS"),
     ("/v1/publish", "POST, OPTIONS"),
     ("/v1/events", READ_ONLY),
@@ -57,6 +62,7 @@ const PATHS: [(&str, &str); 14] = [
     ("/v1/sessions/{session}/ack", "POST, OPTIONS"),
     ("/v1/retained", "GET, HEAD, DELETE, OPTIONS"),
     ("/v1/tickets", "POST, OPTIONS"),
+    ("/v1/login", "GET, HEAD, POST, DELETE, OPTIONS"),
     ("/mqtt", READ_ONLY),
     ("/healthz", READ_ONLY),
     ("/readyz", READ_ONLY),
@@ -134,6 +140,8 @@ async fn route(
         "/mqtt" | "/v1/ws" if is_head => return Err(ws::bad("a WebSocket is opened by GET")),
         "/mqtt" => return mqtt_ws::upgrade(edge, peer, request),
         "/v1/ws" => return ws::upgrade(edge, request).await,
+        "/v1/login" if method == Method::POST => return login::enter(edge, request).await,
+        "/v1/login" if method == Method::DELETE => return login::leave(&request.into_parts().0),
         _ => {}
     }
     let (parts, body) = request.into_parts();
@@ -176,6 +184,10 @@ async fn route(
                     "there are access.tickets_max tickets that nobody has used yet",
                 )),
             }
+        }
+        "/v1/login" => {
+            Query::parse(parts.uri.query(), &[])?;
+            Ok(login::show(edge, &who))
         }
         "/metrics" => Ok(metrics::show(edge)),
         _ => Err(Problem::not_found(&path)),
@@ -224,7 +236,7 @@ fn preflight(methods: &'static str) -> Response<Body> {
     headers.insert(
         ACCESS_CONTROL_ALLOW_HEADERS,
         HeaderValue::from_static(
-            "authorization, content-type, last-event-id, cache-control, idempotency-key",
+            "authorization, content-type, last-event-id, cache-control, idempotency-key, x-requested-with",
         ),
     );
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));

@@ -2,11 +2,13 @@
 
 mod client;
 
+mod access;
 mod bodies;
 mod cors;
 mod events;
 mod figures;
 mod head;
+mod login;
 mod paths;
 mod polls;
 mod publish;
