@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::client::{begin, send};
+use super::client::{HANDSHAKE, begin, send};
 use super::{alice, basic, broker_with_users};
 
 /// RFC 9110 §15.5.2: a 401 says how to log in. Wrong credentials are refused where anonymous clients
@@ -98,4 +98,28 @@ async fn who_is_unknown_is_refused_before_the_body() {
     let answer = send(broker.http, "POST", "/v1/topics/t", &alice(), b"x").await;
     let said: Value = answer.json().await;
     assert_eq!(said["qos"], 1);
+}
+
+/// A WebSocket that shows nothing may say who it is afterwards; one that shows something wrong does
+/// not get there.
+#[tokio::test]
+async fn a_websocket_may_connect_later() {
+    let broker = broker_with_users("").await;
+    for (headers, status) in [
+        ("", 101),
+        // Of another server of this host.
+        ("cookie: other=1\r\n", 101),
+        ("cookie: other=1; tidings=x\r\n", 401),
+        ("authorization: Bearer x\r\n", 401),
+    ] {
+        let headers = format!("{HANDSHAKE}{headers}");
+        let answer = begin(broker.http, "GET", "/v1/ws", &headers).await;
+        let mut answer = answer.answer().await;
+        assert_eq!(answer.status, status, "{headers}");
+        if status == 101 {
+            let connect = r#"{"type":"connect","id":1,"user":"alice","password":"wonderland"}"#;
+            answer.send_frame(connect).await;
+            assert_eq!(answer.frame().await["user"], "alice");
+        }
+    }
 }

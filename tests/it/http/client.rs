@@ -11,6 +11,10 @@ use tokio::time::timeout;
 /// A broker that says nothing for so long has failed the scenario.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The headers that open a WebSocket (RFC 6455 §4.1).
+pub const HANDSHAKE: &str = "upgrade: websocket\r\nconnection: upgrade\r\n\
+    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
 /// A connection on which the head of an answer was read.
 pub struct Answer {
     pub status: u16,
@@ -99,6 +103,33 @@ impl Answer {
             .expect("a line in time")
             .expect("a line");
         line.strip_suffix("\r\n").expect("a whole line").to_owned()
+    }
+
+    /// Sends a text frame on what has become a WebSocket; with a mask that changes nothing
+    /// (RFC 6455 §5.3).
+    pub async fn send_frame(&mut self, text: &str) {
+        let length = u16::try_from(text.len()).expect("a short frame");
+        let mut frame = vec![0x81, 0x80 | 126];
+        frame.extend(length.to_be_bytes());
+        frame.extend([0; 4]);
+        frame.extend(text.as_bytes());
+        self.stream.write_all(&frame).await.expect("written");
+    }
+
+    /// The next text frame of what has become a WebSocket.
+    pub async fn frame(&mut self) -> Value {
+        let reading = async {
+            let first = self.stream.read_u8().await.expect("a frame");
+            assert_eq!(first, 0x81, "a text frame in one piece");
+            let length = match self.stream.read_u8().await.expect("a length") {
+                126 => usize::from(self.stream.read_u16().await.expect("a length")),
+                length => usize::from(length),
+            };
+            let mut text = vec![0; length];
+            self.stream.read_exact(&mut text).await.expect("the text");
+            serde_json::from_slice(&text).expect("JSON")
+        };
+        timeout(PATIENCE, reading).await.expect("a frame in time")
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {

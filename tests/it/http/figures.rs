@@ -1,6 +1,6 @@
 //! `/metrics` after traffic that is known.
 
-use super::client::{begin, send};
+use super::client::{HANDSHAKE, begin, send};
 use super::{alice, bob, broker_with_users};
 use crate::harness::*;
 
@@ -84,6 +84,30 @@ async fn refusals_are_counted() {
         ("payload_format", 1),
         ("retained_full", 1),
     ] {
+        let counted = figure_as(&broker, &dropped(reason), &alice()).await;
+        assert_eq!(counted, value, "{reason}");
+    }
+}
+
+/// So it is over a WebSocket.
+#[tokio::test]
+async fn refusals_over_a_websocket_are_counted() {
+    let broker = broker_with_users("").await;
+    let headers = format!("{HANDSHAKE}{}", bob());
+    let request = begin(broker.http, "GET", "/v1/ws", &headers).await;
+    let mut socket = request.answer().await;
+    assert_eq!(socket.status, 101);
+    for (topic, code) in [
+        ("a", "forbidden"),
+        ("b/+", "invalid-message"),
+        ("$SYS/a", "forbidden"),
+    ] {
+        let message = format!(r#"{{"topic":"{topic}","payload":"x"}}"#);
+        let request = format!(r#"{{"type":"publish","id":1,"message":{message}}}"#);
+        socket.send_frame(&request).await;
+        assert_eq!(socket.frame().await["code"], code, "{topic}");
+    }
+    for (reason, value) in [("publish_denied", 2), ("topic_invalid", 1)] {
         let counted = figure_as(&broker, &dropped(reason), &alice()).await;
         assert_eq!(counted, value, "{reason}");
     }

@@ -1,17 +1,19 @@
 //! HEAD: what GET would say of itself, and nothing that GET would do (RFC 9110 §9.3.2).
 
-use super::client::send;
+use super::client::{HANDSHAKE, send};
 use super::figures::figure;
 use super::{bob, broker_with_users};
 use crate::harness::*;
 
 /// A HEAD neither listens nor keeps messages for anybody.
 #[tokio::test]
-async fn a_head_makes_no_window() {
+async fn a_head_makes_no_window_and_no_session() {
     let broker = Broker::start().await;
     let cases = [
         ("/v1/events?topic=t", "text/event-stream"),
         ("/v1/messages?topic=t", "application/json"),
+        ("/v1/events?topic=t&session=s", "text/event-stream"),
+        ("/v1/messages?topic=t&session=s", "application/json"),
         (
             "/v1/messages?topic=t&since=earliest&wait=50s",
             "application/json",
@@ -27,6 +29,7 @@ async fn a_head_makes_no_window() {
         );
     }
     assert_eq!(figure(&broker, "tidings_windows").await, 0);
+    assert_eq!(figure(&broker, "tidings_sessions").await, 0);
     assert_eq!(figure(&broker, "tidings_http_streams").await, 0);
 }
 
@@ -40,6 +43,8 @@ async fn a_head_is_refused_where_a_get_is() {
         ("/v1/events?topic=b/%23/x", bob(), 400),
         ("/v1/events?topic=a/+", bob(), 400),
         ("/v1/messages", bob(), 400),
+        ("/v1/messages?topic=b&qos=1", bob(), 400),
+        ("/v1/events?session=", bob(), 400),
         ("/v1/messages?topic=b&since=x", bob(), 400),
         ("/v1/topics/a", bob(), 403),
     ] {
@@ -52,11 +57,9 @@ async fn a_head_is_refused_where_a_get_is() {
 #[tokio::test]
 async fn a_head_opens_no_websocket() {
     let broker = Broker::start().await;
-    let headers = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n\
-                   sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     for path in ["/v1/ws", "/mqtt"] {
         assert_eq!(
-            send(broker.http, "HEAD", path, headers, b"").await.status,
+            send(broker.http, "HEAD", path, HANDSHAKE, b"").await.status,
             426,
             "{path}"
         );

@@ -23,6 +23,7 @@ use super::problem::Problem;
 use super::query::Query;
 use super::respond::{self, Body};
 use super::router::ticket_of;
+use crate::access::read_cookie;
 
 /// Parameters of `GET /v1/ws`.
 pub(super) const QUERY: &[&str] = &["ticket"];
@@ -160,7 +161,9 @@ pub(super) async fn upgrade(
     Ok(handshake.response)
 }
 
+/// Whether the request says who it is. Cookies of other servers of the same host come along too.
 fn has_credentials(parts: &hyper::http::request::Parts) -> bool {
+    let cookies = parts.headers.get_all(hyper::header::COOKIE).iter();
     parts.headers.contains_key(hyper::header::AUTHORIZATION)
-        || parts.headers.contains_key(hyper::header::COOKIE)
+        || read_cookie(cookies.map(|it| it.as_bytes())).is_some()
 }
