@@ -179,6 +179,11 @@ impl Access {
         token::issue(&key, user, lifetime, now_ms).ok_or(IssueError::NameTooLong)
     }
 
+    /// The longest that a token may be good for: `access.token_expires_max`.
+    pub fn token_expires_max(&self) -> Duration {
+        self.0.state.load().token_expires_max
+    }
+
     /// Lets in a client that shows a token. `now_ms` is in milliseconds since the Unix epoch.
     ///
     /// # Errors

@@ -60,6 +60,17 @@ pub enum Refused {
     StoreFull,
 }
 
+impl Refused {
+    /// What it is counted as.
+    pub fn counted_as(self) -> Reason {
+        match self {
+            Refused::NotAuthorized => Reason::PublishDenied,
+            Refused::RetainedFull => Reason::RetainedFull,
+            Refused::StoreFull => Reason::StoreFull,
+        }
+    }
+}
+
 /// Memory for one batch, used again by the next on the same thread.
 #[derive(Default)]
 struct Scratch {
@@ -295,11 +306,8 @@ impl<'a> Batch<'a> {
             packet_id: None,
             shared_payload: message.shared_payload(),
         };
-        match self.deliver_anew(topic, publication, message.publisher) {
-            Ok(_) => {}
-            Err(Refused::NotAuthorized) => self.scratch.tally.dropped(Reason::PublishDenied, 1),
-            Err(Refused::RetainedFull) => self.scratch.tally.dropped(Reason::RetainedFull, 1),
-            Err(Refused::StoreFull) => self.scratch.tally.dropped(Reason::StoreFull, 1),
+        if let Err(refused) = self.deliver_anew(topic, publication, message.publisher) {
+            self.refused(refused.counted_as(), 1);
         }
     }
 

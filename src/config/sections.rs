@@ -21,7 +21,7 @@ const PACKET_MAX: u64 = 268_435_455 + 5;
 /// A count that fits `usize` on every machine we build for.
 const COUNT_MAX: u64 = u32::MAX as u64;
 /// Bytes of memory: what a 32-bit machine can name.
-const MEMORY_MAX: u64 = if cfg!(target_pointer_width = "32") {
+pub(super) const MEMORY_MAX: u64 = if cfg!(target_pointer_width = "32") {
     u32::MAX as u64
 } else {
     1 << 44

@@ -51,6 +51,42 @@ fn the_defaults_are_those_of_the_plan() {
 }
 
 #[test]
+fn bodies_fit_into_packets_and_into_all_that_bodies_may_hold() {
+    // What is in a body goes out in an MQTT packet, with a topic and properties beside it.
+    assert_eq!(load("http.body_max = \"255MiB\"").http.body_max, 255 << 20);
+    check(
+        "http.body_max = \"256MiB\"",
+        &[
+            "broker.toml:1:17: http.body_max: found \"256MiB\", expected a size from 1 to 255MiB, such as \"16MiB\"",
+        ],
+    );
+    let lowered = load("http.bodies_max = \"1MiB\"").http;
+    assert_eq!((lowered.body_max, lowered.bodies_max), (1 << 20, 1 << 20));
+    check(
+        "http.bodies_max = \"1MiB\"\nhttp.body_max = \"2MiB\"",
+        &[
+            "broker.toml:2:17: http.body_max: 2097152 bytes is more than http.bodies_max, which is 1048576",
+        ],
+    );
+}
+
+#[test]
+fn a_login_is_no_longer_than_a_token() {
+    assert_eq!(
+        Config::default().http.login_expires,
+        Duration::from_secs(12 * 3600)
+    );
+    let lowered = load("access.token_expires_max = \"1h\"").http;
+    assert_eq!(lowered.login_expires, Duration::from_secs(3600));
+    check(
+        "access.token_expires_max = \"1h\"\nhttp.login_expires = \"2h\"",
+        &[
+            "broker.toml:2:22: http.login_expires: 2h is more than access.token_expires_max, which is 1h",
+        ],
+    );
+}
+
+#[test]
 fn an_empty_file_changes_nothing() {
     for text in ["", "\n", "# only a comment", "[mqtt]\n[access]\n"] {
         assert_eq!(load(text), Config::default(), "{text:?}");

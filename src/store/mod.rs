@@ -52,7 +52,7 @@ pub use recovered::{
 };
 #[cfg(test)]
 pub(crate) use slow::SlowStore;
-pub use wait::{Durable, until_durable};
+pub use wait::{Durable, until_durable, until_unpressed};
 
 /// A message's place in the log: dense, increasing, never reused within a log epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

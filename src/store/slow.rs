@@ -44,6 +44,11 @@ impl SlowStore {
         self.progress.advance(ticket);
     }
 
+    /// More waits for the disk than should, or no longer.
+    pub(crate) fn set_pressure(&self, on: bool) {
+        self.progress.set_pressure(on);
+    }
+
     /// How many appends there were, and how many of them are durable.
     pub(crate) fn appends(&self) -> (usize, usize) {
         (self.appends.lock().len(), self.durable().0 as usize)
@@ -123,11 +128,11 @@ impl Store for SlowStore {
     }
 
     fn pressure(&self) -> bool {
-        false
+        self.progress.pressure()
     }
 
-    fn register_pressure(&self, _: &Waker) -> bool {
-        false
+    fn register_pressure(&self, waker: &Waker) -> bool {
+        self.progress.register_pressure(waker)
     }
 
     fn read(&self, offsets: &[Offset]) -> Vec<Result<StoredMessage, StoreError>> {

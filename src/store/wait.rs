@@ -3,7 +3,7 @@
 //! A registration is one push under a short lock; a commit takes all that it satisfies in one
 //! sweep, so thousands of waiting connections cost the committer one wake each and no more.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -165,6 +165,16 @@ impl Progress {
         }
         on
     }
+}
+
+/// Waits while the store is under pressure: what a publisher of QoS 1 and 2 does before its next
+/// message. Ends when the store has failed, too.
+pub async fn until_unpressed(store: &dyn Store) {
+    poll_fn(|cx| match store.register_pressure(cx.waker()) {
+        true => Poll::Pending,
+        false => Poll::Ready(()),
+    })
+    .await;
 }
 
 /// Ready when `ticket` is durable in `store`, or the store has failed.

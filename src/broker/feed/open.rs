@@ -61,6 +61,32 @@ impl Broker {
         self.feeds.epoch
     }
 
+    /// Whether [`Broker::open_reader`] would open one, as far as that depends on who asks for what.
+    ///
+    /// # Errors
+    /// When there is no filter, or one that is invalid or not allowed.
+    pub fn check_reader(&self, principal: &Principal, filters: &[&str]) -> Result<(), ReaderError> {
+        if filters.is_empty() {
+            return Err(ReaderError::NoFilter);
+        }
+        for &filter in filters {
+            let parsed = Filter::parse(filter, &self.topic_limits());
+            let parsed = parsed.map_err(|error| ReaderError::InvalidFilter {
+                filter: filter.to_owned(),
+                error,
+            })?;
+            if parsed.share.is_some() {
+                let filter = filter.to_owned();
+                return Err(ReaderError::SharedFilter { filter });
+            }
+            if !principal.may_subscribe(filter) {
+                let filter = filter.to_owned();
+                return Err(ReaderError::NotAuthorized { filter });
+            }
+        }
+        Ok(())
+    }
+
     /// Opens a reader of what `filters` match. A stream that has all of them serves whoever wants
     /// what was before; everybody else, and who finds no such stream, gets their window.
     ///
@@ -77,24 +103,7 @@ impl Broker {
         let mut sorted: Vec<&str> = filters.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
-        if sorted.is_empty() {
-            return Err(ReaderError::NoFilter);
-        }
-        for &filter in &sorted {
-            let parsed = Filter::parse(filter, &self.topic_limits());
-            let parsed = parsed.map_err(|error| ReaderError::InvalidFilter {
-                filter: filter.to_owned(),
-                error,
-            })?;
-            if parsed.share.is_some() {
-                let filter = filter.to_owned();
-                return Err(ReaderError::SharedFilter { filter });
-            }
-            if !principal.may_subscribe(filter) {
-                let filter = filter.to_owned();
-                return Err(ReaderError::NotAuthorized { filter });
-            }
-        }
+        self.check_reader(principal, &sorted)?;
         if self.is_stopping() {
             return Err(ReaderError::ShuttingDown);
         }
@@ -171,16 +180,15 @@ impl Broker {
         let sequence = &state.sequence;
         let (first, end) = sequence.range();
         let oldest = sequence.place(first).map(|place| place.offset);
-        let gap = Gap { oldest, lost: None };
-        let (at, gap) = match start {
-            Start::Latest => (end, None),
-            Start::Earliest => (first, None),
-            Start::After(cursor) if cursor.epoch != self.feeds.epoch => (first, Some(gap)),
-            Start::After(cursor) if cursor.offset < sequence.floor() => (first, Some(gap)),
-            Start::After(cursor) => (sequence.after(cursor.offset), None),
+        let (at, is_whole) = match start {
+            Start::Latest => (end, true),
+            Start::Earliest => (first, true),
+            Start::After(cursor) if cursor.epoch != self.feeds.epoch => (first, false),
+            Start::After(cursor) if cursor.offset < sequence.floor() => (first, false),
+            Start::After(cursor) => (sequence.after(cursor.offset), true),
             Start::Since(at_ms) => {
                 let at = since.unwrap_or(first).max(first);
-                (at, (at_ms < state.complete_since).then_some(gap))
+                (at, at_ms >= state.complete_since)
             }
         };
         let cursor = match at.checked_sub(1).and_then(|before| sequence.place(before)) {
@@ -189,13 +197,18 @@ impl Broker {
         };
         drop(state);
         let cursor = match start {
-            Start::After(after) if gap.is_none() => cursor.max(after.offset),
+            Start::After(after) if is_whole => cursor.max(after.offset),
             _ => cursor,
+        };
+        let gap = Gap {
+            oldest,
+            lost: None,
+            cursor,
         };
         reader.start_at(at, cursor);
         OpenReader {
             reader,
-            gap,
+            gap: (!is_whole).then_some(gap),
             ticket,
         }
     }

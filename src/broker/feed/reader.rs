@@ -21,6 +21,8 @@ pub struct Gap {
     pub oldest: Option<Offset>,
     /// How many are missing, where that is known.
     pub lost: Option<u64>,
+    /// Where it goes on: nothing is missing after this.
+    pub cursor: Offset,
 }
 
 /// What a reader gets.
@@ -173,7 +175,11 @@ impl Broker {
                 reader.cursor = reader.cursor.max(sequence.floor());
                 let oldest = sequence.place(first).map(|place| place.offset);
                 let lost = reader.filters.is_none().then_some(lost);
-                return Next::Gap(Gap { oldest, lost });
+                return Next::Gap(Gap {
+                    oldest,
+                    lost,
+                    cursor: reader.cursor,
+                });
             }
             if reader.at == end {
                 if state.failed {

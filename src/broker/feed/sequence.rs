@@ -51,6 +51,7 @@ impl Event {
         (self.lost_before > 0).then_some(Gap {
             oldest: Some(self.offset),
             lost: Some(self.lost_before),
+            cursor: Offset(self.offset.0.saturating_sub(1)),
         })
     }
 

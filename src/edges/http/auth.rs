@@ -14,7 +14,9 @@ use super::Edge;
 use super::problem::Problem;
 use crate::access::{Authenticated, cookie_allowed, read_cookie};
 
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
@@ -34,19 +36,55 @@ pub(super) fn host_allowed(edge: &Edge, headers: &HeaderMap, uri: &Uri) -> bool 
     let Some(host) = host(headers, uri).filter(|_| exposed) else {
         return true;
     };
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|it| it.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    let name = name.trim_end_matches('.');
-    address.parse::<IpAddr>().is_ok()
+    let name = without_port(host);
+    address(name).is_some()
         || name.eq_ignore_ascii_case("localhost")
         || edge
             .config
             .hosts
             .iter()
             .any(|it| it.eq_ignore_ascii_case(name))
+}
+
+fn without_port(host: &str) -> &str {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|it| it.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.trim_end_matches('.')
+}
+
+fn address(name: &str) -> Option<IpAddr> {
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    address.parse().ok()
+}
+
+/// Whether the request is for a name that means the machine it came from.
+pub(super) fn is_for_this_machine(parts: &Parts) -> bool {
+    host(&parts.headers, &parts.uri).is_some_and(|host| {
+        let name = without_port(host);
+        name.eq_ignore_ascii_case("localhost") || address(name).is_some_and(|it| it.is_loopback())
+    })
+}
+
+/// The scheme by which a page of our own reached us, where a browser tells it: a proxy in front may
+/// speak TLS.
+pub(super) fn own_scheme(parts: &Parts) -> Option<&str> {
+    let (scheme, authority) = text(&parts.headers, &ORIGIN)?.split_once("://")?;
+    let host = host(&parts.headers, &parts.uri)?;
+    authority.eq_ignore_ascii_case(host).then_some(scheme)
+}
+
+/// The token in `Authorization`, if that is a bearer's.
+pub(super) fn bearer_token(parts: &Parts) -> Option<&str> {
+    let (scheme, token) = text(&parts.headers, &AUTHORIZATION)?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Whether a 401 may ask for a password in a window of the browser. Not if a page asks, which a
+/// browser tells of a secure origin, and a page itself may tell: it asks in its own way.
+pub(super) fn browser_may_ask(headers: &HeaderMap) -> bool {
+    text(headers, &SEC_FETCH_DEST) != Some("empty") && !headers.contains_key(X_REQUESTED_WITH)
 }
 
 /// Whether a page of this origin may open a WebSocket: its own server's, and those configured.

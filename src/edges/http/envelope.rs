@@ -3,13 +3,14 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use tidings_protocol::mqtt::{PropertiesBuilder, Property, QoS};
 use tidings_protocol::topic;
 
 use super::Edge;
 use super::problem::Problem;
+use crate::broker::stats::Drop as Dropped;
 
 /// A message that a client wants to publish.
 pub(super) struct Outgoing {
@@ -38,7 +39,7 @@ pub(super) struct Properties {
 #[serde(deny_unknown_fields)]
 struct Envelope<'a> {
     topic: String,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "given")]
     payload: Option<&'a RawValue>,
     payload_base64: Option<String>,
     qos: Option<u8>,
@@ -53,6 +54,27 @@ struct Envelope<'a> {
     _time: Option<String>,
 }
 
+/// Null is a value: whoever says it does not mean that there is none.
+fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
+}
+
+/// Why a message cannot be published.
+pub(super) struct Unfit {
+    pub problem: Problem,
+    /// What it is counted as, if it is.
+    pub counted: Option<Dropped>,
+}
+
+impl From<Problem> for Unfit {
+    fn from(problem: Problem) -> Unfit {
+        Unfit {
+            problem,
+            counted: None,
+        }
+    }
+}
+
 fn invalid(detail: impl Into<String>) -> Problem {
     Problem::bad_request(
         "invalid-message",
@@ -61,13 +83,23 @@ fn invalid(detail: impl Into<String>) -> Problem {
     )
 }
 
-/// What is wrong with a JSON text, with its place.
-pub(super) fn json_problem(error: &serde_json::Error) -> Problem {
-    Problem::bad_request(
-        "invalid-json",
-        "Not the JSON that is wanted here",
-        error.to_string(),
-    )
+/// What is wrong with a JSON text, with its place in the body that it is a part of, or the whole.
+pub(super) fn json_problem(error: &serde_json::Error, text: &str, body: &str) -> Problem {
+    let at = text.as_ptr().addr().checked_sub(body.as_ptr().addr());
+    let before = at.and_then(|at| body.get(..at)).unwrap_or("");
+    let said = error.to_string();
+    let detail = match said.rsplit_once(" at line ") {
+        Some((what, _)) => {
+            let line = before.matches('\n').count() + error.line();
+            let mut column = error.column();
+            if error.line() == 1 {
+                column += before.len() - before.rfind('\n').map_or(0, |at| at + 1);
+            }
+            format!("{what} at line {line} column {column}")
+        }
+        None => said,
+    };
+    Problem::bad_request("invalid-json", "Not the JSON that is wanted here", detail)
 }
 
 /// A QoS as a number.
@@ -77,7 +109,13 @@ pub(super) fn parse_qos(qos: u8) -> Result<QoS, Problem> {
 
 /// Reads one envelope. A payload that is no string is published as its JSON text.
 pub(super) fn read(text: &str) -> Result<Outgoing, Problem> {
-    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|it| json_problem(&it))?;
+    read_within(text, text)
+}
+
+/// Reads one envelope, which is a part of a body.
+pub(super) fn read_within(body: &str, text: &str) -> Result<Outgoing, Problem> {
+    let envelope: Envelope<'_> =
+        serde_json::from_str(text).map_err(|it| json_problem(&it, text, body))?;
     let mut properties = envelope.properties;
     let payload = match (envelope.payload, envelope.payload_base64) {
         (Some(_), Some(_)) => {
@@ -85,7 +123,9 @@ pub(super) fn read(text: &str) -> Result<Outgoing, Problem> {
                 "there is a payload and a payload_base64; send one of them",
             ));
         }
-        (None, None) => Bytes::new(),
+        // Neither an omission nor null may clear a retained message.
+        (None, None) => return Err(no_payload("there is no payload")),
+        (Some(raw), None) if raw.get() == "null" => return Err(no_payload("payload is null")),
         (None, Some(encoded)) => match STANDARD.decode(encoded) {
             Ok(decoded) => Bytes::from(decoded),
             Err(error) => return Err(invalid(format!("payload_base64 is not base64: {error}"))),
@@ -93,8 +133,8 @@ pub(super) fn read(text: &str) -> Result<Outgoing, Problem> {
         (Some(raw), None) => {
             let raw = raw.get();
             if raw.starts_with('"') {
-                let text: String = serde_json::from_str(raw).map_err(|it| json_problem(&it))?;
-                Bytes::from(text)
+                let text: Result<String, _> = serde_json::from_str(raw);
+                Bytes::from(text.map_err(|it| json_problem(&it, raw, body))?)
             } else {
                 if properties.content_type.is_none() {
                     properties.content_type = Some("application/json".to_owned());
@@ -112,38 +152,48 @@ pub(super) fn read(text: &str) -> Result<Outgoing, Problem> {
     })
 }
 
+fn no_payload(what: &str) -> Problem {
+    invalid(format!(
+        "{what}: send \"payload\":\"\" for an empty one, which clears the retained message if retain is true"
+    ))
+}
+
 impl Outgoing {
     /// The properties as MQTT has them.
     ///
     /// # Errors
     /// For what MQTT does not allow, or the configuration does not.
-    pub(super) fn check(&self, edge: &Edge) -> Result<PropertiesBuilder, Problem> {
+    pub(super) fn check(&self, edge: &Edge) -> Result<PropertiesBuilder, Unfit> {
         let broker = &edge.broker;
         let limits = broker.topic_limits();
         let name = |what: &str, name: &str| {
             topic::name_is_valid(name, &limits)
                 .map_err(|error| invalid(format!("{what} {name:?}: {}", error.as_str())))
         };
-        name("topic", &self.topic)?;
+        name("topic", &self.topic).map_err(|problem| Unfit {
+            problem,
+            counted: Some(Dropped::TopicInvalid),
+        })?;
         if self.qos.as_u8() > broker.mqtt().max_qos {
             let detail = format!("qos is at most {}: mqtt.max_qos", broker.mqtt().max_qos);
-            return Err(invalid(detail));
+            return Err(invalid(detail).into());
         }
         if self.retain && !broker.mqtt().retain_available {
-            return Err(invalid(
-                "messages cannot be retained here: mqtt.retain_available",
-            ));
+            let detail = "messages cannot be retained here: mqtt.retain_available";
+            return Err(invalid(detail).into());
         }
         let given = &self.properties;
         let mut built = PropertiesBuilder::new();
         if let Some(indicator) = given.payload_format_indicator {
             if indicator > 1 {
-                return Err(invalid("payload_format_indicator is 0 or 1"));
+                return Err(invalid("payload_format_indicator is 0 or 1").into());
             }
             if indicator == 1 && std::str::from_utf8(&self.payload).is_err() {
-                return Err(invalid(
-                    "payload_format_indicator is 1, and the payload is not UTF-8",
-                ));
+                let detail = "payload_format_indicator is 1, and the payload is not UTF-8";
+                return Err(Unfit {
+                    problem: invalid(detail),
+                    counted: Some(Dropped::PayloadFormat),
+                });
             }
             built.push(Property::PayloadFormatIndicator(indicator));
         }
@@ -162,14 +212,13 @@ impl Outgoing {
                 .decode(encoded)
                 .map_err(|error| invalid(format!("correlation_data is not base64: {error}")))?;
             if decoded.len() > usize::from(u16::MAX) {
-                return Err(invalid("correlation_data has more than 65535 bytes"));
+                return Err(invalid("correlation_data has more than 65535 bytes").into());
             }
             built.push(Property::CorrelationData(&decoded));
         }
         if given.user_properties.len() > broker.limits().user_properties_max {
-            return Err(invalid(
-                "there are more user properties than limits.user_properties_max",
-            ));
+            let detail = "there are more user properties than limits.user_properties_max";
+            return Err(invalid(detail).into());
         }
         for (name, value) in &given.user_properties {
             built.push(Property::UserProperty(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Response, StatusCode};
+use hyper::{Method, Response, StatusCode};
 use serde_json::json;
 use tidings_protocol::sse::{CONTENT_TYPE as EVENT_STREAM, Since};
 use tidings_protocol::time::parse_duration;
@@ -84,11 +84,17 @@ pub(super) fn start_of(edge: &Edge, since: &str) -> Result<Start, Problem> {
         Ok(Since::Ago(ago)) => Ok(Start::Since(now.saturating_sub(ago.as_millis() as u64))),
         Ok(Since::Earliest) => Ok(Start::Earliest),
         Ok(Since::Latest) => Ok(Start::Latest),
-        Err(error) => Err(Problem::bad_request(
-            "invalid-cursor",
-            "Not a place to begin at",
-            format!("{since:?}: {error}"),
-        )),
+        Err(error) => {
+            let plus = match since.contains(' ') {
+                true => "; a + in a query means a space, write %2B",
+                false => "",
+            };
+            Err(Problem::bad_request(
+                "invalid-cursor",
+                "Not a place to begin at",
+                format!("{since:?}: {error}{plus}"),
+            ))
+        }
     }
 }
 
@@ -172,6 +178,12 @@ pub(super) async fn stream(
         expires_at: who.expires_at_ms,
         retry: RETRY,
     };
+    let with_retained = query.flag("retained")? && resumed.is_none();
+    if parts.method == Method::HEAD {
+        let begin = resumed.or_else(|| query.get("since"));
+        check_only(edge, who, &query, &filters, begin)?;
+        return Ok(stream_of(respond::full("")));
+    }
     let place = edge.place(peer)?;
     if let Some(name) = query.get("session") {
         options.retry += retry_spread(name.len() as u64 + edge.broker.clock.now().0);
@@ -185,7 +197,7 @@ pub(super) async fn stream(
     };
     let opened = open(edge, &who.principal, &filters, start).await?;
     // After the reader is there: what is set meanwhile comes twice rather than never.
-    let retained = match query.flag("retained")? && resumed.is_none() {
+    let retained = match with_retained {
         true => retained(edge, &filters),
         // Who comes back has had them.
         false => Vec::new(),
@@ -215,8 +227,33 @@ fn needs_session(query: &Query<'_>, names: &[&str]) -> Result<(), Problem> {
     }
 }
 
+/// What a HEAD is refused for, as GET would be. It opens nothing: neither a window nor a session.
+fn check_only(
+    edge: &Edge,
+    who: &Authenticated,
+    query: &Query<'_>,
+    filters: &[&str],
+    begin: Option<&str>,
+) -> Result<(), Problem> {
+    match query.get("session") {
+        Some(name) if sessions::is_name(name) => Ok(()),
+        Some(name) => Err(invalid("session", name, sessions::NAME_RULE)),
+        None => {
+            needs_session(query, &["session_expiry", "qos"])?;
+            if let Some(since) = begin {
+                start_of(edge, since)?;
+            }
+            Ok(edge.broker.check_reader(&who.principal, filters)?)
+        }
+    }
+}
+
 fn streaming(stream: Stream, place: Place) -> Response<Body> {
-    let body = Body::Events(Box::new(Streaming::new(stream, place)));
+    stream_of(Body::Events(Box::new(Streaming::new(stream, place))))
+}
+
+/// The answer whose body is a stream of events.
+fn stream_of(body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
@@ -249,6 +286,10 @@ pub(super) async fn poll(
         Some(_) => WAIT_DEFAULT,
         None => Duration::ZERO,
     });
+    if parts.method == Method::HEAD {
+        check_only(edge, who, &query, &filters, query.get("since"))?;
+        return Ok(respond::with(StatusCode::OK, "application/json", ""));
+    }
     let place = edge.place(peer)?;
     if let Some(name) = session {
         return sessions::poll(edge, who, &query, name, wait).await;
@@ -269,7 +310,7 @@ pub(super) async fn poll(
             "Messages after this cursor are not there any more",
             "some are lost to you; go on with since=earliest for what is left, or since=latest",
         )
-        .with(json!({"oldest": oldest})));
+        .with(json!({"oldest": oldest, "cursor": cursor(epoch, gap.cursor).to_string()})));
     }
     let mut cursor_at = reader.cursor();
     let mut pull = Pull::new(Arc::clone(&edge.broker), reader);

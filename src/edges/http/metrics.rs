@@ -76,6 +76,11 @@ pub(super) fn show(edge: &Edge) -> Response<Body> {
         "Event streams, long polls and WebSockets.",
         edge.streams(),
     );
+    out.gauge(
+        "http_body_bytes",
+        "Bytes of the bodies of requests that are not answered yet.",
+        edge.bodies.bytes(),
+    );
     out.counter(
         "connections_accepted_total",
         "MQTT connections since the start.",

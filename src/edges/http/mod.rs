@@ -9,6 +9,7 @@
 
 mod admission;
 mod auth;
+mod bodies;
 mod direct;
 mod envelope;
 mod event_stream;
@@ -18,11 +19,13 @@ mod http1;
 mod http2;
 mod idempotency;
 mod listener;
+mod login;
 mod metrics;
 mod mqtt_ws;
 mod named;
 mod page;
 mod problem;
+mod property_headers;
 mod publish;
 mod pull;
 mod query;
@@ -53,6 +56,7 @@ use crate::config::HttpConfig;
 use crate::store::RecoveredDocument;
 use crate::webhooks::Webhooks;
 use admission::Places;
+use bodies::Bodies;
 use idempotency::Keys;
 use page::Page;
 
@@ -77,6 +81,7 @@ pub struct Edge {
     serve_mqtt: ServeMqtt,
     page: Page,
     keys: Keys,
+    bodies: Bodies,
     connections: Arc<Places>,
     streams: Arc<Places>,
     /// Changes once, when the server stops.
@@ -109,6 +114,7 @@ impl Edge {
             serve_mqtt,
             page: Page::new(mqtt_port),
             keys: Keys::restore(documents),
+            bodies: Bodies::default(),
             connections: Arc::default(),
             streams: Arc::default(),
             stopping: watch::Sender::new(false),

@@ -10,6 +10,9 @@ use crate::broker::feed::ReaderError;
 use crate::broker::{OpenError, Refused};
 use crate::store::StoreError;
 
+/// What a 401 asks of who must not be asked for a password by the browser.
+pub(super) const BEARER_CHALLENGE: &str = "Bearer realm=\"tidings\"";
+
 /// A problem.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
@@ -87,7 +90,7 @@ impl Problem {
         )
         .header(
             WWW_AUTHENTICATE,
-            "Basic realm=\"tidings\", charset=\"UTF-8\", Bearer realm=\"tidings\"",
+            format!("Basic realm=\"tidings\", charset=\"UTF-8\", {BEARER_CHALLENGE}"),
         )
     }
 
@@ -115,12 +118,13 @@ impl Problem {
         .header(RETRY_AFTER, "5")
     }
 
-    pub(super) fn too_large(bytes_max: usize) -> Problem {
+    /// A body that is larger than it may be, by what `name` says.
+    pub(super) fn too_large(bytes_max: usize, name: &str) -> Problem {
         Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "too-large",
             "The body is too large",
-            format!("at most {bytes_max} bytes are accepted: http.body_max"),
+            format!("at most {bytes_max} bytes are accepted: {name}"),
         )
     }
 

@@ -2,25 +2,25 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::Response;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Response, StatusCode};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tidings_protocol::mqtt::QoS;
 
 use super::Edge;
-use super::envelope::{self, Outgoing, Properties, json_problem, parse_qos};
+use super::bodies;
+use super::envelope::{self, Outgoing, Properties, Unfit, json_problem, parse_qos};
 use super::idempotency::Begin;
 use super::problem::Problem;
 use super::query::{Query, topic_of};
 use super::respond::{self, Body};
 use crate::access::Principal;
+use crate::broker::stats::Drop as Dropped;
 use crate::broker::{Publication, Published, Remembered, RouteCache, Run};
-use crate::store::until_durable;
+use crate::store::{until_durable, until_unpressed};
 
 /// Parameters of `POST /v1/topics/{topic}`.
 pub(super) const TO_TOPIC_QUERY: &[&str] = &[
@@ -39,28 +39,16 @@ const MESSAGES_MAX: usize = 10_000;
 /// What curl says of a body that it was given without a type; nobody means it.
 const CURL_DEFAULT: &str = "application/x-www-form-urlencoded";
 
-/// Reads a whole body, within limits of size and time.
-pub(super) async fn read_body(edge: &Edge, body: Incoming) -> Result<Bytes, Problem> {
-    let bytes_max = edge.config.body_max;
-    let reading = Limited::new(body, bytes_max).collect();
-    match tokio::time::timeout(edge.config.body_timeout, reading).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::too_large(bytes_max)),
-        Ok(Err(error)) => Err(Problem::bad_request(
-            "broken-body",
-            "The body did not arrive whole",
-            error.to_string(),
-        )),
-        Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "timeout",
-            "The body took too long",
-            "send it within http.body_timeout",
-        )),
+/// Waits while more waits for the disk than should, as a publisher of QoS 1 and 2 does over MQTT.
+/// What the store has no part in does not wait.
+pub(super) async fn until_taken(edge: &Edge, message: &Outgoing) {
+    if message.qos != QoS::AtMostOnce || message.retain {
+        until_unpressed(edge.broker.store()).await;
     }
 }
 
-/// Publishes; whoever gets the answer has to wait for its ticket before a promise is made.
+/// Publishes; whoever gets the answer has to wait for its ticket before a promise is made. To be
+/// called after [`until_taken`].
 pub(super) fn publish(
     edge: &Edge,
     principal: &Principal,
@@ -75,7 +63,14 @@ fn publish_with(
     message: &Outgoing,
     remembered: Option<Remembered>,
 ) -> Result<Published, Problem> {
-    let properties = message.check(edge)?;
+    let stats = &edge.broker.stats;
+    let unfit = |Unfit { problem, counted }| {
+        if let Some(reason) = counted {
+            stats.dropped(reason, 1);
+        }
+        problem
+    };
+    let properties = message.check(edge).map_err(unfit)?;
     let publication = Publication {
         qos: message.qos,
         retain: message.retain,
@@ -85,7 +80,6 @@ fn publish_with(
         shared_payload: Some(&message.payload),
     };
     let mut batch = edge.broker.batch();
-    let route = batch.route(principal, &message.topic, &mut RouteCache::default())?;
     let run = Run {
         topic: &message.topic,
         publications: &[publication],
@@ -96,10 +90,14 @@ fn publish_with(
     if let Some(remembered) = remembered {
         batch.remember(remembered);
     }
-    let published = batch.publish(&route, &run)?;
-    let stats = &edge.broker.stats;
     stats.publish_received.add(1);
-    Ok(published)
+    let published = batch
+        .route(principal, &message.topic, &mut RouteCache::default())
+        .and_then(|route| batch.publish(&route, &run));
+    published.map_err(|refused| {
+        batch.refused(refused.counted_as(), 1);
+        refused.into()
+    })
 }
 
 /// What is said of a message that was published.
@@ -115,8 +113,11 @@ pub(super) async fn to_topic(
     parts: &Parts,
     body: Incoming,
 ) -> Result<Response<Body>, Problem> {
-    let topic = topic_of(topic, &edge.broker.topic_limits())?;
     let query = Query::parse(parts.uri.query(), TO_TOPIC_QUERY)?;
+    query.no_plus("correlation_data", "the + of base64")?;
+    query.no_plus("content_type", "a +, as in application/ld%2Bjson")?;
+    let topic = topic_of(topic, &edge.broker.topic_limits())
+        .inspect_err(|_| edge.broker.stats.dropped(Dropped::TopicInvalid, 1))?;
     let qos = query
         .parsed("qos", "0, 1 or 2", |it| it.parse().ok())?
         .unwrap_or(1);
@@ -139,11 +140,13 @@ pub(super) async fn to_topic(
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
     };
+    let (qos, retain) = (parse_qos(qos)?, query.flag("retain")?);
+    let body = bodies::read(edge, body).await?;
     let message = Outgoing {
         topic,
-        payload: read_body(edge, body).await?,
-        qos: parse_qos(qos)?,
-        retain: query.flag("retain")?,
+        payload: body.bytes.clone(),
+        qos,
+        retain,
         properties,
     };
     publish_one(edge, principal, parts, &message).await
@@ -169,6 +172,7 @@ async fn publish_one(
             return Ok(response);
         }
     };
+    until_taken(edge, message).await;
     let qos = message.qos.as_u8();
     let remembered = claim
         .as_ref()
@@ -203,14 +207,8 @@ pub(super) async fn envelopes(
     body: Incoming,
 ) -> Result<Response<Body>, Problem> {
     Query::parse(parts.uri.query(), &[])?;
-    let body = read_body(edge, body).await?;
-    let text = std::str::from_utf8(&body).map_err(|error| {
-        Problem::bad_request(
-            "invalid-json",
-            "Not the JSON that is wanted here",
-            error.to_string(),
-        )
-    })?;
+    let body = bodies::read(edge, body).await?;
+    let text = body.text()?;
     if !text.trim_start().starts_with('[') {
         let message = envelope::read(text)?;
         return publish_one(edge, principal, parts, &message).await;
@@ -222,7 +220,8 @@ pub(super) async fn envelopes(
             "send the messages one by one, each with a key of its own; nothing was published",
         ));
     }
-    let all: Vec<&RawValue> = serde_json::from_str(text).map_err(|it| json_problem(&it))?;
+    let all: Vec<&RawValue> =
+        serde_json::from_str(text).map_err(|it| json_problem(&it, text, text))?;
     if all.len() > MESSAGES_MAX {
         return Err(Problem::bad_request(
             "too-many",
@@ -231,17 +230,20 @@ pub(super) async fn envelopes(
         ));
     }
     // Each has its own result: what is wrong with one is no reason to keep back another.
-    let results: Vec<(Value, Option<Published>)> = all
-        .iter()
-        .map(|raw| {
-            let published = envelope::read(raw.get())
-                .and_then(|message| Ok((publish(edge, principal, &message)?, message)));
-            match published {
-                Ok((published, message)) => (result(&message, &published), Some(published)),
-                Err(problem) => (problem.json(), None),
+    let mut results: Vec<(Value, Option<Published>)> = Vec::with_capacity(all.len());
+    for raw in all {
+        let published = match envelope::read_within(text, raw.get()) {
+            Ok(message) => {
+                until_taken(edge, &message).await;
+                publish(edge, principal, &message).map(|published| (published, message))
             }
-        })
-        .collect();
+            Err(problem) => Err(problem),
+        };
+        results.push(match published {
+            Ok((published, message)) => (result(&message, &published), Some(published)),
+            Err(problem) => (problem.json(), None),
+        });
+    }
     let last = results
         .iter()
         .filter_map(|(_, it)| it.as_ref())
@@ -252,4 +254,88 @@ pub(super) async fn envelopes(
     }
     let results: Vec<Value> = results.into_iter().map(|(result, _)| result).collect();
     Ok(respond::json(&Value::Array(results)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use hyper::{Request, StatusCode};
+    use tokio::task::{JoinHandle, yield_now};
+
+    use super::*;
+    use crate::access::Access;
+    use crate::broker::Broker;
+    use crate::config::Config;
+    use crate::store::{Recovered, SlowStore};
+    use crate::webhooks::Webhooks;
+
+    fn edge(store: &Arc<SlowStore>) -> Arc<Edge> {
+        let config = Config::default();
+        let access = Access::new(&config).expect("the defaults are in order");
+        let store = Arc::clone(store);
+        let recovered = Recovered::default();
+        let (mqtt, limits) = (config.mqtt.clone(), config.limits.clone());
+        let (broker, _) = Broker::restore(mqtt, limits, store, recovered, &access);
+        let broker = Arc::new(broker);
+        let webhooks = Webhooks::start(Arc::clone(&broker), access.clone(), &config, &[]);
+        Arc::new(Edge::new(
+            broker,
+            access,
+            webhooks,
+            1,
+            config.http,
+            None,
+            &[],
+            Box::new(|_, _| Box::pin(async {})),
+        ))
+    }
+
+    /// Publishes a message; one of QoS 1 or 2 has to be kept.
+    fn publishing(edge: &Arc<Edge>, qos: QoS) -> JoinHandle<Result<StatusCode, Problem>> {
+        let edge = Arc::clone(edge);
+        tokio::spawn(async move {
+            let principal = edge.access.anonymous("").expect("anonymous clients may");
+            let (parts, ()) = Request::new(()).into_parts();
+            let message = Outgoing {
+                topic: "t".to_owned(),
+                payload: Bytes::from_static(b"x"),
+                qos,
+                retain: qos != QoS::AtMostOnce,
+                properties: Properties::default(),
+            };
+            let answer = publish_one(&edge, &principal, &parts, &message).await;
+            answer.map(|answer| answer.status())
+        })
+    }
+
+    /// While more waits for the disk than should, nothing of QoS 1 and 2 is added to it.
+    #[tokio::test]
+    async fn a_publish_waits_until_the_store_is_not_under_pressure() {
+        let store = Arc::new(SlowStore::new());
+        let edge = edge(&store);
+        store.set_pressure(true);
+        let waiting = [QoS::AtLeastOnce, QoS::ExactlyOnce].map(|qos| publishing(&edge, qos));
+        let before = store.appends().0;
+        // One that takes nothing of the store does not wait, and comes after the others.
+        let published = publishing(&edge, QoS::AtMostOnce).await.expect("no panic");
+        assert_eq!(published.expect("published"), StatusCode::OK);
+        assert_eq!(store.appends().0, before);
+        store.set_pressure(false);
+        let all = async {
+            while store.appends().0 < before + 2 {
+                yield_now().await;
+            }
+            store.commit();
+            for one in waiting {
+                let published = one.await.expect("no panic");
+                assert_eq!(published.expect("published"), StatusCode::OK);
+            }
+        };
+        let patience = Duration::from_secs(30);
+        tokio::time::timeout(patience, all)
+            .await
+            .expect("they are woken");
+    }
 }

@@ -1,5 +1,7 @@
 //! Query parameters: each known by name, with errors that say how to mend them.
 
+use std::borrow::Cow;
+
 use percent_encoding::percent_decode_str;
 use tidings_protocol::topic::{self, TopicLimits};
 
@@ -11,9 +13,9 @@ pub(super) const PAGE_MAX: usize = 1000;
 
 /// The parameters of a request, in order.
 pub(super) struct Query<'a> {
-    pairs: Vec<(&'a str, String)>,
+    pairs: Vec<(Cow<'a, str>, String)>,
     /// Parameters whose value had a `+` as it was sent, which means a space.
-    plus: Vec<&'a str>,
+    plus: Vec<Cow<'a, str>>,
 }
 
 impl<'a> Query<'a> {
@@ -32,10 +34,11 @@ impl<'a> Query<'a> {
             .split('&')
             .filter(|pair| !pair.is_empty())
         {
-            let (name, raw) = pair.split_once('=').unwrap_or((pair, ""));
+            let (raw_name, raw) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decode_in_query("the name of a parameter", raw_name)?;
             let is_known = |it: &&str| match it.ends_with('.') {
                 true => name.starts_with(*it),
-                false => *it == name,
+                false => **it == *name,
             };
             if !known.iter().any(is_known) {
                 return Err(Problem::bad_request(
@@ -48,11 +51,10 @@ impl<'a> Query<'a> {
                 ));
             }
             if raw.contains('+') {
-                parsed.plus.push(name);
+                parsed.plus.push(name.clone());
             }
-            parsed
-                .pairs
-                .push((name, decode(name, &raw.replace('+', " "))?));
+            let value = decode_in_query(&name, raw)?.into_owned();
+            parsed.pairs.push((name, value));
         }
         Ok(parsed)
     }
@@ -60,13 +62,13 @@ impl<'a> Query<'a> {
     /// The value of a parameter that is given once; the last one counts.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let mut all = self.pairs.iter().rev();
-        all.find(|(it, _)| *it == name)
+        all.find(|(it, _)| it == name)
             .map(|(_, value)| value.as_str())
     }
 
     /// The values of a parameter that may be given several times.
     pub(super) fn all<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
-        let of = self.pairs.iter().filter(move |(it, _)| *it == name);
+        let of = self.pairs.iter().filter(move |(it, _)| it == name);
         of.map(|(_, value)| value.as_str())
     }
 
@@ -75,7 +77,7 @@ impl<'a> Query<'a> {
         &'s self,
         prefix: &'s str,
     ) -> impl Iterator<Item = (&'s str, &'s str)> {
-        let strip = move |(name, value): &'s (&'a str, String)| {
+        let strip = move |(name, value): &'s (Cow<'a, str>, String)| {
             Some((name.strip_prefix(prefix)?, value.as_str()))
         };
         self.pairs.iter().filter_map(strip)
@@ -84,14 +86,21 @@ impl<'a> Query<'a> {
     /// The Topic Filters of the parameter `name`. A `+` in a query means a space, so a filter that
     /// was sent with one was meant otherwise.
     pub(super) fn filters<'s>(&'s self, name: &'s str) -> Result<Vec<&'s str>, Problem> {
-        if self.plus.contains(&name) {
-            return Err(Problem::bad_request(
+        self.no_plus(name, "the wildcard +, %23 for #, and %20 for a space")?;
+        Ok(self.all(name).collect())
+    }
+
+    /// Refuses a parameter that was sent with a `+` where a space makes no sense. `instead` goes on
+    /// from "write %2B for".
+    pub(super) fn no_plus(&self, name: &str, instead: &str) -> Result<(), Problem> {
+        match self.plus.iter().any(|it| it == name) {
+            true => Err(Problem::bad_request(
                 "plus-in-query",
                 "A + in a query means a space",
-                format!("in {name}= write %2B for the wildcard +, %23 for #, and %20 for a space"),
-            ));
+                format!("in {name}= write %2B for {instead}"),
+            )),
+            false => Ok(()),
         }
-        Ok(self.all(name).collect())
     }
 
     /// A parameter as `parse` understands it.
@@ -141,11 +150,21 @@ pub(super) fn invalid(name: &str, value: &str, expected: &str) -> Problem {
     )
 }
 
+/// A part of a path as it is meant, where `+` is itself. `name` says what it is.
 pub(super) fn decode(name: &str, raw: &str) -> Result<String, Problem> {
     match percent_decode_str(raw).decode_utf8() {
         Ok(text) => Ok(text.into_owned()),
         Err(_) => Err(invalid(name, raw, "UTF-8, percent-encoded")),
     }
+}
+
+/// A name or a value in a query as it is meant, where `+` is a space.
+fn decode_in_query<'r>(name: &str, raw: &'r str) -> Result<Cow<'r, str>, Problem> {
+    if raw.contains('+') {
+        return Ok(Cow::Owned(decode(name, &raw.replace('+', " "))?));
+    }
+    let decoded = percent_decode_str(raw).decode_utf8();
+    decoded.map_err(|_| invalid(name, raw, "UTF-8, percent-encoded"))
 }
 
 /// The Topic Name at the end of a path.
@@ -171,12 +190,15 @@ mod tests {
     #[test]
     fn parameters_are_decoded_and_judged() {
         let known = ["topic", "qos", "user."];
-        let query =
-            Query::parse(Some("topic=a/%2B&topic=b/%23&qos=1&user.a=x+y"), &known).expect("good");
+        let query = Query::parse(
+            Some("topic=a/%2B&topi%63=b/%23&qos=1&user.a%3D+b=x+y"),
+            &known,
+        )
+        .expect("good");
         assert_eq!(query.filters("topic").expect("good"), ["a/+", "b/#"]);
         assert_eq!(
             query.with_prefix("user.").collect::<Vec<_>>(),
-            [("a", "x y")]
+            [("a= b", "x y")]
         );
         for (text, detail) in [
             ("topci=a", "\"topci\" is not a parameter"),

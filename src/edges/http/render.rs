@@ -194,19 +194,19 @@ pub(super) fn write_sse_gap(epoch: u64, gap: &Gap, out: &mut Vec<u8>) {
     });
 }
 
-/// Appends what is told of a gap, as JSON: `{"oldest":"7.12","lost":3}`, each if it is known.
+/// Appends what is told of a gap, as JSON: `{"oldest":"7.12","lost":3,"cursor":"7.11"}`, the first
+/// two if they are known.
 pub(super) fn write_gap(epoch: u64, gap: &Gap, out: &mut Vec<u8>) {
     out.push(b'{');
     if let Some(oldest) = gap.oldest {
         out.extend_from_slice(b"\"oldest\":");
         json::write_string(cursor(epoch, oldest).to_text().as_str(), out);
+        out.push(b',');
     }
     if let Some(lost) = gap.lost {
-        if gap.oldest.is_some() {
-            out.push(b',');
-        }
-        out.extend_from_slice(b"\"lost\":");
-        out.extend_from_slice(lost.to_string().as_bytes());
+        out.extend_from_slice(format!("\"lost\":{lost},").as_bytes());
     }
+    out.extend_from_slice(b"\"cursor\":");
+    json::write_string(cursor(epoch, gap.cursor).to_text().as_str(), out);
     out.push(b'}');
 }

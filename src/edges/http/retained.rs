@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
@@ -9,12 +11,13 @@ use hyper::{Response, StatusCode};
 use serde_json::json;
 use serde_json::value::RawValue;
 use tidings_protocol::mqtt::QoS;
-use tidings_protocol::topic::Filter;
+use tidings_protocol::topic::{self, Filter};
 
 use super::Edge;
 use super::envelope::{Outgoing, Properties};
 use super::problem::Problem;
-use super::publish::publish;
+use super::property_headers;
+use super::publish::{publish, until_taken};
 use super::query::{PAGE_MAX, Query, invalid, topic_of};
 use super::render::write_envelope;
 use super::respond::{self, Body};
@@ -82,10 +85,7 @@ pub(super) fn get(
         HeaderName::from_static("content-security-policy"),
         HeaderValue::from_static("sandbox; default-src 'none'"),
     );
-    headers.insert(
-        HeaderName::from_static("tidings-qos"),
-        HeaderValue::from(u16::from(message.qos.as_u8())),
-    );
+    property_headers::add(&message, edge.broker.clock.now(), headers);
     let content_type = message.properties().content_type();
     let value = content_type.and_then(|it| HeaderValue::from_str(it).ok());
     let value = value.or_else(|| {
@@ -106,8 +106,11 @@ fn envelope(message: &Message) -> Vec<u8> {
 
 /// Clears the message of a topic; answers whether there was one, and what the store must have
 /// before that is certain.
-fn clear(edge: &Edge, principal: &Principal, topic: String) -> Result<(bool, Ticket), Problem> {
-    let there = edge.broker.retained(&topic).is_some();
+async fn clear(
+    edge: &Edge,
+    principal: &Principal,
+    topic: String,
+) -> Result<(bool, Ticket), Problem> {
     let message = Outgoing {
         topic,
         payload: Bytes::new(),
@@ -115,6 +118,8 @@ fn clear(edge: &Edge, principal: &Principal, topic: String) -> Result<(bool, Tic
         retain: true,
         properties: Properties::default(),
     };
+    until_taken(edge, &message).await;
+    let there = edge.broker.retained(&message.topic).is_some();
     let published = publish(edge, principal, &message)?;
     Ok((there, published.ticket))
 }
@@ -128,7 +133,7 @@ pub(super) async fn delete(
 ) -> Result<Response<Body>, Problem> {
     let topic = topic_of(topic, &edge.broker.topic_limits())?;
     Query::parse(parts.uri.query(), &[])?;
-    let (there, ticket) = clear(edge, principal, topic)?;
+    let (there, ticket) = clear(edge, principal, topic).await?;
     until_durable(edge.broker.store(), ticket).await?;
     Ok(respond::json(&json!({"cleared": usize::from(there)})))
 }
@@ -152,8 +157,9 @@ fn one_filter(edge: &Edge, query: &Query<'_>, principal: &Principal) -> Result<S
     }
 }
 
-/// `GET /v1/retained?filter=…`: envelopes by topic, page by page.
-pub(super) fn list(
+/// `GET /v1/retained?filter=…`: envelopes by topic, page by page. What may not be read is as if it
+/// were not there: a page is full if there is more, and a cursor is made of what was shown.
+pub(super) async fn list(
     edge: &Edge,
     principal: &Principal,
     parts: &Parts,
@@ -161,11 +167,34 @@ pub(super) fn list(
     let query = Query::parse(parts.uri.query(), LIST_QUERY)?;
     let filter = one_filter(edge, &query, principal)?;
     let limit = query.limit()?;
-    let after = query.get("cursor");
-    let (found, next) = edge.broker.retained_list(&filter, after, limit);
+    let mut after: Option<Arc<str>> = match query.get("cursor") {
+        Some(cursor) => Some(topic_of_cursor(cursor, &filter)?),
+        None => None,
+    };
+    // One more than are shown tells whether that is all.
+    let mut found: Vec<Arc<Message>> = Vec::new();
+    while found.len() <= limit {
+        let (some, next) = edge
+            .broker
+            .retained_list(&filter, after.as_deref(), PAGE_MAX);
+        let may_read = |message: &Arc<Message>| principal.may_receive(message.topic());
+        found.extend(
+            some.into_iter()
+                .filter(may_read)
+                .take(limit + 1 - found.len()),
+        );
+        after = next;
+        if after.is_none() {
+            break;
+        }
+        // Others have a turn: there may be very many that are not for this one.
+        tokio::task::yield_now().await;
+    }
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let last = found.last().filter(|_| more);
     let messages: Vec<Box<RawValue>> = found
         .iter()
-        .filter(|message| principal.may_receive(message.topic()))
         .filter_map(|message| {
             let text = String::from_utf8(envelope(message)).ok()?;
             RawValue::from_string(text).ok()
@@ -173,7 +202,7 @@ pub(super) fn list(
         .collect();
     let page = serde_json::to_string(&Page {
         messages,
-        next: next.as_deref(),
+        next: last.map(|last| BASE64.encode(last.topic())),
     });
     match page {
         Ok(page) => Ok(respond::with(StatusCode::OK, "application/json", page)),
@@ -181,11 +210,26 @@ pub(super) fn list(
     }
 }
 
+/// The topic after which a page begins. A cursor is the last topic that was shown, in a form that
+/// needs no encoding in a query and that nobody is tempted to take apart.
+fn topic_of_cursor(cursor: &str, filter: &str) -> Result<Arc<str>, Problem> {
+    let decoded = BASE64.decode(cursor).ok();
+    let topic = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+    match topic.filter(|it| topic::matches(filter, it)) {
+        Some(topic) => Ok(topic.into()),
+        None => Err(invalid(
+            "cursor",
+            cursor,
+            "next of a page of the same filter",
+        )),
+    }
+}
+
 #[derive(serde::Serialize)]
-struct Page<'a> {
+struct Page {
     messages: Vec<Box<RawValue>>,
     /// To be given as `cursor`; null on the last page.
-    next: Option<&'a str>,
+    next: Option<String>,
 }
 
 /// `DELETE /v1/retained?filter=…`.
@@ -207,10 +251,11 @@ pub(super) async fn delete_all(
         for message in found {
             let topic = message.topic();
             if !principal.may_publish(topic) {
-                denied += 1;
+                // Nobody learns how many there are of what may not be read.
+                denied += u64::from(principal.may_receive(topic));
                 continue;
             }
-            let (there, ticket) = clear(edge, principal, topic.to_owned())?;
+            let (there, ticket) = clear(edge, principal, topic.to_owned()).await?;
             cleared += u64::from(there);
             last = last.max(ticket);
         }

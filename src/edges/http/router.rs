@@ -7,17 +7,20 @@ use hyper::body::Incoming;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW,
-    HeaderName, HeaderValue, IF_NONE_MATCH, ORIGIN, VARY,
+    HeaderName, HeaderValue, IF_NONE_MATCH, ORIGIN, VARY, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode, Uri};
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 
-use super::auth::{authenticate, host_allowed, origin_allowed};
+use super::auth::{authenticate, browser_may_ask, host_allowed, origin_allowed};
 use super::page::{File, Page};
-use super::problem::Problem;
+use super::problem::{BEARER_CHALLENGE, Problem};
 use super::query::{Query, decode};
 use super::respond::{self, Body};
-use super::{Edge, events, health, metrics, mqtt_ws, publish, retained, sessions, webhooks, ws};
+use super::{
+    Edge, events, health, login, metrics, mqtt_ws, publish, retained, sessions, webhooks, ws,
+};
 use crate::access::{TICKET_LIFETIME_MS, TicketsFull};
 
 const OPENAPI: &str = include_str!("openapi.json");
@@ -30,10 +33,15 @@ pub(super) async fn answer(
 ) -> Response<Body> {
     let origin = request.headers().get(ORIGIN).cloned();
     let is_head = request.method() == Method::HEAD;
+    let browser_asks = browser_may_ask(request.headers());
     let mut response = match route(&edge, peer, request).await {
         Ok(response) => response,
         Err(problem) => problem.response(),
     };
+    if response.status() == StatusCode::UNAUTHORIZED && !browser_asks {
+        let challenge = HeaderValue::from_static(BEARER_CHALLENGE);
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
     add_cors(&edge, origin.as_ref(), &mut response);
     if is_head {
         let (parts, _) = response.into_parts();
@@ -46,7 +54,7 @@ const READ_ONLY: &str = "GET, HEAD, OPTIONS";
 
 /// All paths but those of the page, and their methods. `{topic}` is the rest of a path, slashes
 /// included; another name in braces stands for one segment.
-const OTHER_PATHS: [(&str, &str); 14] = [
+const OTHER_PATHS: [(&str, &str); 15] = [
     ("/v1/topics/{topic}", "GET, HEAD, POST, DELETE, OPTIONS"),
     ("/v1/publish", "POST, OPTIONS"),
     ("/v1/events", READ_ONLY),
@@ -56,6 +64,7 @@ const OTHER_PATHS: [(&str, &str); 14] = [
     ("/v1/sessions/{session}/ack", "POST, OPTIONS"),
     ("/v1/retained", "GET, HEAD, DELETE, OPTIONS"),
     ("/v1/tickets", "POST, OPTIONS"),
+    ("/v1/login", "GET, HEAD, POST, DELETE, OPTIONS"),
     ("/mqtt", READ_ONLY),
     ("/healthz", READ_ONLY),
     ("/readyz", READ_ONLY),
@@ -97,10 +106,16 @@ async fn route(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
     let path = request.uri().path().to_owned();
+    if path == "*" && request.method() == Method::OPTIONS {
+        // The server as a whole (RFC 9110 §9.3.7).
+        return Ok(preflight("GET, HEAD, POST, DELETE, OPTIONS"));
+    }
     let methods = allowed(&edge.page, &path).ok_or_else(|| Problem::not_found(&path))?;
-    let method = match request.method() {
-        &Method::HEAD => Method::GET,
-        method => method.clone(),
+    // HEAD is as GET, and whoever does more than to look sees the difference.
+    let is_head = request.method() == Method::HEAD;
+    let method = match is_head {
+        true => Method::GET,
+        false => request.method().clone(),
     };
     if method == Method::OPTIONS {
         return Ok(preflight(methods));
@@ -127,14 +142,15 @@ async fn route(
         "/healthz" => return Ok(health::alive()),
         "/readyz" => return health::ready(edge),
         "/openapi.json" => return Ok(respond::with(StatusCode::OK, "application/json", OPENAPI)),
+        // It is opened by GET (RFC 6455 §4.1).
+        "/mqtt" | "/v1/ws" if is_head => return Err(ws::bad("a WebSocket is opened by GET")),
         "/mqtt" => return mqtt_ws::upgrade(edge, peer, request),
         "/v1/ws" => return ws::upgrade(edge, peer, request).await,
+        "/v1/login" if method == Method::POST => return login::enter(edge, request).await,
+        "/v1/login" if method == Method::DELETE => return login::leave(&request.into_parts().0),
         _ => {}
     }
-    let (mut parts, body) = request.into_parts();
-    if parts.method == Method::HEAD {
-        parts.method = Method::GET;
-    }
+    let (parts, body) = request.into_parts();
     let who = authenticate(edge, &parts, "", ticket_of(&parts.uri)).await?;
     let principal = &who.principal;
     if let Some(topic) = path.strip_prefix("/v1/topics/") {
@@ -165,7 +181,7 @@ async fn route(
         "/v1/retained" if method == Method::DELETE => {
             retained::delete_all(edge, principal, &parts).await
         }
-        "/v1/retained" => retained::list(edge, principal, &parts),
+        "/v1/retained" => retained::list(edge, principal, &parts).await,
         "/v1/tickets" => {
             Query::parse(parts.uri.query(), &[])?;
             match edge.tickets.issue(&who, edge.broker.clock.now().0) {
@@ -178,6 +194,10 @@ async fn route(
                 )),
             }
         }
+        "/v1/login" => {
+            Query::parse(parts.uri.query(), &[])?;
+            Ok(login::show(edge, &who))
+        }
         "/metrics" => Ok(metrics::show(edge)),
         _ => Err(Problem::not_found(&path)),
     }
@@ -189,7 +209,9 @@ pub(super) fn ticket_of(uri: &Uri) -> Option<&str> {
     let query = uri.query().filter(|_| streams.contains(&uri.path()))?;
     query
         .split('&')
-        .find_map(|pair| pair.strip_prefix("ticket="))
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(name, _)| percent_decode_str(name).eq(b"ticket".iter().copied()))
+        .map(|(_, ticket)| ticket)
 }
 
 fn page(file: &File, known: Option<&HeaderValue>) -> Response<Body> {
@@ -223,12 +245,17 @@ fn preflight(methods: &'static str) -> Response<Body> {
     headers.insert(
         ACCESS_CONTROL_ALLOW_HEADERS,
         HeaderValue::from_static(
-            "authorization, content-type, last-event-id, cache-control, idempotency-key",
+            "authorization, content-type, last-event-id, cache-control, idempotency-key, x-requested-with",
         ),
     );
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     response
 }
+
+/// The headers of answers that a page of another origin may read, beside those that it always may.
+const EXPOSED: &str = "idempotent-replayed, retry-after, tidings-correlation-data, tidings-expiry, \
+    tidings-omitted, tidings-payload-format, tidings-qos, tidings-response-topic, \
+    tidings-user-property, www-authenticate";
 
 /// Lets pages of configured origins see the answer. The answer differs by origin, and caches have to
 /// know that.
@@ -250,7 +277,7 @@ fn add_cors(edge: &Edge, origin: Option<&HeaderValue>, response: &mut Response<B
         );
         headers.insert(
             ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("tidings-qos, www-authenticate, retry-after"),
+            HeaderValue::from_static(EXPOSED),
         );
     }
 }

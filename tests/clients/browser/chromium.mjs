@@ -13,6 +13,8 @@ const ARGUMENTS = [
   '--disable-component-update',
   '--disable-sync',
   '--disable-dev-shm-usage',
+  // A name that is not this machine's, as far as the browser knows.
+  '--host-resolver-rules=MAP elsewhere.test 127.0.0.1',
 ]
 
 export async function launch() {

@@ -1,8 +1,13 @@
 // What the test files share: a browser and a website for a file, a browser context for each test, names used once.
 
+import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 
+import { BINARY } from '../node/broker.mjs'
 import { launch } from './chromium.mjs'
 import { Site } from './site.mjs'
 
@@ -59,6 +64,32 @@ export function scenario(title, body) {
     }
     if (errors.length > 0) throw errors[0]
   })
+}
+
+// A file with one user, as `tidings passwd` writes it.
+async function passwords(user, password) {
+  const directory = await mkdtemp(join(tmpdir(), 'tidings-'))
+  try {
+    execFileSync(BINARY, ['passwd', join(directory, 'passwd'), user], { input: `${password}\n`, stdio: ['pipe', 'ignore', 'inherit'] })
+    return await readFile(join(directory, 'passwd'), 'utf8')
+  } finally {
+    await rm(directory, { recursive: true })
+  }
+}
+
+// The files of a broker with this user, who may do everything, and nobody else.
+export async function oneUser(user, password) {
+  return {
+    passwd: await passwords(user, password),
+    'broker.toml': `
+      [access]
+      password_file = "passwd"
+      [[access.rule]]
+      user = "*"
+      allow = ["publish", "subscribe", "receive"]
+      topics = ["#"]
+    `,
+  }
 }
 
 // Opens an EventSource in the page and notes all that it says in `window.streams[name]`.

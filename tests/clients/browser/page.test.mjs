@@ -2,13 +2,12 @@
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-import { BINARY, Broker } from '../node/broker.mjs'
-import { scenario } from './fixture.mjs'
+import { Broker } from '../node/broker.mjs'
+import { oneUser, scenario } from './fixture.mjs'
 import { publish } from './http.mjs'
 import { Proxy } from './proxy.mjs'
 
@@ -34,17 +33,6 @@ async function send(page, topic, payload, { qos = '1', retain = false } = {}) {
   await page.getByLabel('QoS').selectOption(qos)
   await page.getByLabel('Retain', { exact: true }).setChecked(retain)
   await page.getByRole('button', { name: 'Publish' }).click()
-}
-
-// A file with one user, as `tidings passwd` writes it.
-async function passwords(user, password) {
-  const directory = await mkdtemp(join(tmpdir(), 'tidings-'))
-  try {
-    execFileSync(BINARY, ['passwd', join(directory, 'passwd'), user], { input: `${password}\n`, stdio: ['pipe', 'ignore', 'inherit'] })
-    return await readFile(join(directory, 'passwd'), 'utf8')
-  } finally {
-    await rm(directory, { recursive: true })
-  }
 }
 
 for (const [name, options] of [
@@ -199,18 +187,7 @@ scenario('the tail comes back by itself, with what it missed', async ({ open, ke
 })
 
 scenario('where users are known, the page asks who it is', async ({ open, keep, topic }) => {
-  const files = {
-    passwd: await passwords('änne', 'pass:wörd'),
-    'broker.toml': `
-      [access]
-      password_file = "passwd"
-      [[access.rule]]
-      user = "*"
-      allow = ["publish", "subscribe", "receive"]
-      topics = ["#"]
-    `,
-  }
-  const broker = keep(await Broker.start({ own: true, files }))
+  const broker = keep(await Broker.start({ own: true, files: await oneUser('änne', 'pass:wörd') }))
   const proxy = keep(await Proxy.start(broker.host, Number(broker.http.split(':').pop())))
   const page = await open(proxy.url, { colorScheme: 'light', ...PHONE })
   const login = async (user, password) => {
@@ -228,9 +205,9 @@ scenario('where users are known, the page asks who it is', async ({ open, keep, 
   await send(page, `${topic}/a`, 'known')
   await line(page, 'known').waitFor()
 
-  // A ticket is good for one connection: after a cut there is a new one, and the stream goes on where it was.
+  // The stream goes on where it was.
   proxy.cut()
-  await state(page, 'trying again')
+  await state(page, 'Reconnecting')
   const authorization = `Basic ${Buffer.from('änne:pass:wörd').toString('base64')}`
   await publish(broker, `${topic}/a`, 'meanwhile', { headers: { Authorization: authorization } })
   proxy.mend()
@@ -239,4 +216,68 @@ scenario('where users are known, the page asks who it is', async ({ open, keep, 
   assert.equal(await page.locator('#messages li.message').count(), 2)
   // The password is neither in the page nor in its storage.
   assert.equal(await page.evaluate(() => [document.body.innerHTML, JSON.stringify(localStorage), JSON.stringify(sessionStorage)].join().includes('wörd')), false)
+})
+
+scenario('who has logged in stays so, until logging out', async ({ open, keep, topic }) => {
+  const broker = keep(await Broker.start({ own: true, files: await oneUser('änne', 'pass:wörd') }))
+  const page = await open(broker.url)
+  await listen(page, `${topic}/#`)
+  await page.getByLabel('User').fill('änne')
+  await page.getByLabel('Password').fill('pass:wörd')
+  await page.getByRole('button', { name: 'Log in' }).click()
+  await state(page, 'Live')
+  // No script sees the cookie, and none has to.
+  assert.equal(await page.evaluate(() => document.cookie), '')
+  const [cookie] = await page.context().cookies()
+  assert.deepEqual([cookie.name, cookie.httpOnly, cookie.sameSite, cookie.secure], ['tidings', true, 'Lax', false])
+
+  await page.reload()
+  await page.locator('#who', { hasText: 'Logged in as änne' }).waitFor()
+  await screenshot(page, 'logged-in')
+  await listen(page, `${topic}/#`)
+  await state(page, 'Live')
+  await send(page, `${topic}/a`, 'known')
+  await line(page, 'known').waitFor()
+  // What has no header of its own is known by it as well.
+  const said = await page.evaluate((filter) => new Promise((resolve) => {
+    const socket = new WebSocket(new URL('v1/ws', location.href.replace('http', 'ws')), 'tidings.v1.json')
+    socket.onopen = () => socket.send(JSON.stringify({ type: 'subscribe', id: 1, filter }))
+    socket.onmessage = ({ data }) => resolve(JSON.parse(data))
+    socket.onclose = ({ code }) => resolve({ code })
+  }), `${topic}/#`)
+  assert.equal(said.type, 'ok', JSON.stringify(said))
+
+  await page.getByRole('button', { name: 'Log out' }).click()
+  await state(page, 'Stopped')
+  await page.waitForFunction(async () => (await fetch('v1/login', { headers: { 'X-Requested-With': 'test' } })).status === 401)
+  assert.deepEqual(await page.context().cookies(), [])
+  await listen(page, `${topic}/#`)
+  await page.getByLabel('User').waitFor()
+})
+
+scenario('a cookie that is not good is thrown away where nobody needs one', async ({ open, keep, topic }) => {
+  const broker = keep(await Broker.start({ own: true }))
+  const page = await open('about:blank')
+  await page.context().addCookies([{ name: 'tidings', value: 'of-another-broker', url: broker.url }])
+  await page.goto(broker.url)
+  await page.waitForFunction(async () => (await fetch('v1/login')).ok)
+  assert.deepEqual(await page.context().cookies(), [])
+  await listen(page, `${topic}/#`)
+  await state(page, 'Live')
+})
+
+scenario('on another machine without TLS the page itself keeps the password, and nothing else does', async ({ open, keep, topic }) => {
+  const broker = keep(await Broker.start({ own: true, files: await oneUser('änne', 'pass:wörd') }))
+  const page = await open(broker.url.replace('127.0.0.1', 'elsewhere.test'))
+  await listen(page, `${topic}/#`)
+  await page.getByLabel('User').fill('änne')
+  await page.getByLabel('Password').fill('pass:wörd')
+  await page.getByRole('button', { name: 'Log in' }).click()
+  await state(page, 'Live')
+  await send(page, `${topic}/a`, 'known')
+  await line(page, 'known').waitFor()
+  assert.deepEqual(await page.context().cookies(), [])
+  await page.getByRole('button', { name: 'Log out' }).click()
+  await listen(page, `${topic}/#`)
+  await page.getByLabel('User').waitFor()
 })

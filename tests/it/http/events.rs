@@ -97,11 +97,11 @@ async fn a_foreign_epoch_is_a_gap() {
         if field(&block, "event") == Some("gap") {
             let data = field(&block, "data").expect("data");
             let gap: Value = serde_json::from_str(data).expect("JSON");
-            assert_eq!(
-                gap,
-                serde_json::json!({}),
-                "nothing is kept, and what was lost is unknown"
-            );
+            assert_eq!(gap["oldest"], Value::Null, "nothing is kept");
+            assert_eq!(gap["lost"], Value::Null, "what was lost is unknown");
+            // Where it goes on is known.
+            let begins = stream.event().await;
+            assert_eq!(gap["cursor"].as_str(), field(&begins, "id"), "{begins:?}");
             break;
         }
         assert!(field(&block, "retry").is_some(), "{block:?}");
@@ -152,6 +152,11 @@ async fn a_bare_plus_gets_advice() {
     assert!(detail.contains("%2B"), "{detail}");
     let answer = send(broker.http, "GET", "/v1/events?topic=$share/g/t", "", b"").await;
     assert_eq!(answer.status, 400);
+    let since = "/v1/events?topic=t&since=2026-11-25T12:00:00+01:00";
+    let answer = send(broker.http, "GET", since, "", b"").await;
+    assert_eq!(answer.status, 400);
+    let detail = answer.detail().await;
+    assert!(detail.contains("%2B"), "{detail}");
 }
 
 /// A chain of cursors of long polls loses and doubles nothing.

@@ -32,3 +32,14 @@ async fn unknown_paths_and_methods_are_refused() {
     assert_eq!(answer.status, 204);
     assert_eq!(answer.header("allow"), Some("POST, OPTIONS"));
 }
+
+/// RFC 9110 §9.3.7: OPTIONS of the server as a whole.
+#[tokio::test]
+async fn the_server_as_a_whole_has_options() {
+    let broker = Broker::start().await;
+    let answer = send(broker.http, "OPTIONS", "*", "", b"").await;
+    assert_eq!(answer.status, 204);
+    let allowed = answer.header("allow");
+    assert_eq!(allowed, Some("GET, HEAD, POST, DELETE, OPTIONS"));
+    assert_eq!(send(broker.http, "GET", "*", "", b"").await.status, 404);
+}

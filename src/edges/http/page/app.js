@@ -28,6 +28,7 @@ function element(name, className, text) {
 // --- Who we are ------------------------------------------------------------------------------------------------------
 
 const login = {
+  // Where the browser keeps no cookie for us.
   authorization: null,
   user: null,
   // What to do again once somebody has logged in.
@@ -42,32 +43,77 @@ const login = {
     }
   },
 
-  enter(event) {
+  show(user) {
+    this.user = user
+    $('who').hidden = user === null
+    $('who-user').textContent = user ?? ''
+    showCommands()
+  },
+
+  // Somebody may be logged in already, which no script can see of the cookie.
+  async look() {
+    try {
+      this.show((await (await request('v1/login')).json()).user)
+    } catch (error) {
+      // One that is not good any more would keep out even who may come in without.
+      if (error.status === 401) await this.forget()
+    }
+  },
+
+  async enter(event) {
     event.preventDefault()
-    this.user = $('login-user').value
-    const bytes = new TextEncoder().encode(`${this.user}:${$('login-password').value}`)
-    this.authorization = `Basic ${btoa(String.fromCharCode(...bytes))}`
+    const [user, password] = [$('login-user').value, $('login-password').value]
+    this.authorization = null
+    $('login-enter').disabled = true
+    try {
+      await request('v1/login', {
+        method: 'POST',
+        headers: { 'Content-Type': 'application/json' },
+        body: JSON.stringify({ user, password }),
+      })
+    } catch (error) {
+      if (error.kind !== 'needs-tls') {
+        $('login-why').textContent = error.status === 401 ? 'User or password is wrong.' : error.message
+        return
+      }
+      const bytes = new TextEncoder().encode(`${user}:${password}`)
+      this.authorization = `Basic ${btoa(String.fromCharCode(...bytes))}`
+    } finally {
+      $('login-enter').disabled = false
+    }
     $('login').hidden = true
     $('login-password').value = ''
-    showCommands()
+    this.show(user)
     for (const again of this.waiting.splice(0)) again()
+  },
+
+  async leave() {
+    this.authorization = null
+    tail.stop()
+    this.show(null)
+    await this.forget()
+  },
+
+  async forget() {
+    try { await request('v1/login', { method: 'DELETE' }) } catch { /* The next request tells who we are. */ }
   },
 }
 
 class Problem extends Error {
-  constructor(status, message) {
+  constructor(status, message, kind) {
     super(message)
     this.status = status
+    this.kind = kind
   }
 }
 
-// A request with our credentials. `omit` keeps the browser from asking for a password in a window of its own.
+// A request with our credentials. `X-Requested-With` keeps the browser from asking for a password in a window of its own.
 async function request(path, options = {}) {
-  const headers = { ...options.headers }
+  const headers = { 'X-Requested-With': 'tidings', ...options.headers }
   if (login.authorization) headers.Authorization = login.authorization
   let response
   try {
-    response = await fetch(at(path), { ...options, headers, credentials: 'omit', cache: 'no-store' })
+    response = await fetch(at(path), { ...options, headers, credentials: 'same-origin', cache: 'no-store' })
   } catch (error) {
     if (options.signal?.aborted) throw error
     throw new Problem(0, 'The server cannot be reached.')
@@ -77,7 +123,7 @@ async function request(path, options = {}) {
   let body = null
   try { body = await response.json() } catch { /* The status has to do. */ }
   const title = body?.title ?? `The server answered ${response.status} ${response.statusText}`
-  throw new Problem(response.status, body?.detail ? `${title}: ${body.detail}` : title)
+  throw new Problem(response.status, body?.detail ? `${title}: ${body.detail}` : title, body?.type?.split(':').pop())
 }
 
 const wrongLogin = () => (login.authorization ? 'User or password is wrong, or may not do this.' : 'This server wants to know who you are.')
@@ -129,8 +175,8 @@ const tail = {
     this.show('problem', text)
   },
 
-  // An EventSource can neither send credentials nor tell why it was refused. So a ticket is asked for first: the answer
-  // tells whether we are known, and who has logged in takes the ticket along.
+  // An EventSource cannot tell why it was refused, and has no credentials but a cookie. So a ticket is asked for first:
+  // the answer tells whether we are known, and who has no cookie takes the ticket along.
   async open() {
     const run = ++this.run
     this.show(this.lastEventId ? 'reconnecting' : 'connecting', this.lastEventId ? 'Reconnecting…' : 'Connecting…')
@@ -435,6 +481,7 @@ function addCopyButtons() {
 }
 
 $('login-form').addEventListener('submit', (event) => login.enter(event))
+$('logout').addEventListener('click', () => login.leave())
 $('listen-form').addEventListener('submit', (event) => {
   event.preventDefault()
   tail.start()
@@ -451,3 +498,4 @@ showAddresses()
 showCommands()
 addCopyButtons()
 tail.show('stopped', 'Stopped')
+login.look()

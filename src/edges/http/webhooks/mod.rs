@@ -21,9 +21,9 @@ use tidings_protocol::time::{parse_duration, parse_rfc3339};
 use tidings_protocol::topic::Filter;
 
 use super::Edge;
+use super::bodies::{self, Limit};
 use super::envelope::json_problem;
 use super::problem::Problem;
-use super::publish::read_body;
 use super::query::{Query, decode, invalid};
 use super::respond::Body;
 use crate::access::Principal;
@@ -106,10 +106,17 @@ pub(super) async fn answer(
     }
 }
 
+/// The largest definition there can be is smaller.
+const LIMIT: Limit = Limit {
+    bytes: 256 * 1024,
+    name: "a webhook is no larger",
+};
+
 /// The body, which is one JSON object.
 async fn read_object(edge: &Edge, body: Incoming) -> Result<Map<String, Value>, Problem> {
-    let body = read_body(edge, body).await?;
-    serde_json::from_slice(&body).map_err(|error| json_problem(&error))
+    let body = bodies::read_at_most(edge, body, LIMIT).await?;
+    let text = body.text()?;
+    serde_json::from_str(text).map_err(|error| json_problem(&error, text, text))
 }
 
 /// Which dead letters are meant.

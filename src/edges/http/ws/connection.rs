@@ -245,7 +245,7 @@ impl Connection {
                 (id, Ok((Ticket::default(), more)))
             }
             Request::Ping(ping) => (ping.id, Ok((Ticket::default(), json!({})))),
-            Request::Publish(it) => (it.id, self.publish(it.message.get())),
+            Request::Publish(it) => (it.id, self.publish(it.message.get()).await),
             Request::Subscribe(mut it) => {
                 it.filters.extend(it.filter.take());
                 let result = match it.session.take() {
@@ -302,9 +302,11 @@ impl Connection {
         })
     }
 
-    fn publish(&mut self, message: &str) -> Answer {
-        let who = self.who()?;
+    async fn publish(&mut self, message: &str) -> Answer {
+        self.who()?;
         let message = envelope::read(message).map_err(fault)?;
+        publish::until_taken(&self.edge, &message).await;
+        let who = self.who()?;
         let published = publish::publish(&self.edge, &who.principal, &message).map_err(fault)?;
         Ok((published.ticket, publish::result(&message, &published)))
     }

@@ -24,6 +24,7 @@ use super::problem::Problem;
 use super::query::Query;
 use super::respond::{self, Body, Serving, Upgrade};
 use super::router::ticket_of;
+use crate::access::read_cookie;
 
 /// Parameters of `GET /v1/ws`.
 pub(super) const QUERY: &[&str] = &["ticket"];
@@ -76,7 +77,8 @@ impl Handshake {
     }
 }
 
-fn bad(detail: &str) -> Problem {
+/// The problem of a request that does not open a WebSocket.
+pub(super) fn bad(detail: &str) -> Problem {
     Problem::new(
         StatusCode::UPGRADE_REQUIRED,
         "not-a-websocket",
@@ -177,7 +179,9 @@ pub(super) async fn upgrade(
     }))
 }
 
+/// Whether the request says who it is. Cookies of other servers of the same host come along too.
 fn has_credentials(parts: &hyper::http::request::Parts) -> bool {
+    let cookies = parts.headers.get_all(hyper::header::COOKIE).iter();
     parts.headers.contains_key(hyper::header::AUTHORIZATION)
-        || parts.headers.contains_key(hyper::header::COOKIE)
+        || read_cookie(cookies.map(|it| it.as_bytes())).is_some()
 }

@@ -297,10 +297,11 @@ mod tests {
         let lost = Gap {
             oldest: Some(crate::store::Offset(9)),
             lost: Some(3),
+            cursor: crate::store::Offset(8),
         };
         assert_eq!(
             parse(&gap("f", 4, &lost)),
-            json!({"type":"gap","filter":"f","gap":{"oldest":"4.9","lost":3}})
+            json!({"type":"gap","filter":"f","gap":{"oldest":"4.9","lost":3,"cursor":"4.8"}})
         );
         assert_eq!(
             serde_json::from_str::<Value>(&ok(Some(&1.into()), json!({"matched": 2})))
