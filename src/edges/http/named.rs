@@ -19,7 +19,7 @@ use crate::access::Principal;
 use crate::broker::outbox::Outbox;
 use crate::broker::outgoing::Acknowledgement;
 use crate::broker::session::{Closing, Session};
-use crate::broker::{Broker, Ending, Open, OpenError, Opened, Request};
+use crate::broker::{Broker, Ending, Open, OpenError, Opened, Request, SubscribeError};
 use crate::store::Ticket;
 
 /// A message's place in a session, as clients see it: `<log epoch>.<session>.<sequence>`, all decimal.
@@ -117,8 +117,16 @@ impl NamedSession {
         })
     }
 
-    /// Subscribes it, unless it has this very subscription.
-    pub(super) fn subscribe(&self, filter: &str, qos: QoS, retained: bool) -> (ReasonCode, Ticket) {
+    /// Subscribes it. A replay that it has already goes on: there is no other way to come back to it.
+    ///
+    /// # Errors
+    /// As [`Broker::subscribe`].
+    pub(super) fn subscribe(
+        &self,
+        filter: &str,
+        qos: QoS,
+        retained: bool,
+    ) -> Result<(QoS, Ticket), SubscribeError> {
         let request = Request {
             filter,
             options: SubscriptionOptions {
@@ -163,7 +171,9 @@ impl NamedSession {
             }
             self.take_apart(&flatten(&out), &mut each);
             let replayed = waiting.replays && self.broker.replay(&self.session, self.epoch);
-            if !replayed && !waiting.messages {
+            let pulled =
+                waiting.readings && self.broker.pull(&self.session, self.epoch, cx.waker());
+            if !replayed && !pulled && !waiting.messages {
                 return Ok(());
             }
         }
