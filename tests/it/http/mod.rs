@@ -2,7 +2,10 @@
 
 mod client;
 
+pub use client::send;
+
 mod events;
 mod paths;
 mod publish;
+mod replay;
 mod sessions;
