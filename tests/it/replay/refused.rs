@@ -53,10 +53,16 @@ async fn a_refusal_says_what_to_do() {
     assert_eq!(code, Reason::QUOTA_EXCEEDED);
     assert!(why.contains("at most 2"), "{why:?}");
 
-    // One that does not want to be told.
-    let connect = Connect::v5("curt").property(Property::RequestProblemInformation(0));
-    let mut curt = broker.connect(connect).await;
-    assert_eq!(refusal(&mut curt, "$replay/1h/t").await.1, "");
+    // One that does not want to be told, and one that cannot be told so much [MQTT-3.9.2-1].
+    for property in [
+        Property::RequestProblemInformation(0),
+        Property::MaximumPacketSize(40),
+    ] {
+        let connect = Connect::v5("curt").property(property);
+        let mut curt = broker.connect(connect).await;
+        let refused = refusal(&mut curt, "$replay/1h/t").await;
+        assert_eq!(refused, (Reason::IMPLEMENTATION_SPECIFIC, String::new()));
+    }
 }
 
 /// The rights are those to what is replayed, and are asked for each message.
