@@ -229,9 +229,13 @@ impl NamedSession {
         self.broker.is_held_up(&self.session, self.epoch)
     }
 
-    /// Whether messages are being read back from the disk, and will be there in a moment.
+    /// Whether messages are being read back from the disk, or wait until it has their place in the
+    /// queue, and will be there in a moment.
     pub(super) fn is_loading(&self) -> bool {
-        self.session.lock().loading
+        let state = self.session.lock();
+        let stalled = state.link.as_ref().is_some_and(|link| link.stalled);
+        let waits = state.loading || stalled && state.outgoing.has_waiting();
+        waits && !self.broker.store().failed()
     }
 
     /// Ends it, with all that is queued for it.

@@ -74,6 +74,22 @@ async fn a_session_over_an_event_stream_replays() {
             number += 1;
         }
     }
+    // And by a poll, whose messages are there without waiting.
+    let target = "/v1/messages?session=p&wait=0s&topic=$replay/earliest/s/%23";
+    let page = send(broker.http, "GET", target, "", b"").await.json().await;
+    let messages = page["messages"].as_array().expect("messages");
+    let payloads: Vec<&str> = messages
+        .iter()
+        .filter_map(|it| it["payload"].as_str())
+        .collect();
+    assert_eq!(payloads, ["0", "1", "2", "3", "4"]);
+    let cursor = page["cursor"].as_str().expect("a cursor");
+    let target = format!("{target}&since={cursor}");
+    let page = send(broker.http, "GET", &target, "", b"")
+        .await
+        .json()
+        .await;
+    assert_eq!(page["messages"], json!([]));
     let refused = send(
         broker.http,
         "GET",
