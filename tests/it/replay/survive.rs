@@ -128,7 +128,7 @@ async fn survive(connect: impl Fn() -> Connect, filter: &str) {
             let packet = subscriber.next().await;
             let answer = steps % 11 < 9;
             seen.take(&mut subscriber, packet, answer).await;
-            if steps % 97 == 0 {
+            if steps.is_multiple_of(97) {
                 match steps % 3 {
                     0 => subscriber.lose().await,
                     // The next connection takes over while this one still stands.
