@@ -42,6 +42,8 @@ pub enum Durable {
 #[derive(Clone, Copy)]
 pub struct Web {
     files: Files,
+    /// With webhooks to this machine allowed; empty where there are none.
+    webhooks: Files,
     pub subscribe: &'static [SubscribeOver],
     pub publish: PublishOver,
     pub server: Server,
@@ -55,6 +57,8 @@ pub enum Setup {
     Durable,
     /// With a port for HTTP and WebSockets.
     Web,
+    /// That, and webhooks to this machine.
+    Webhooks,
 }
 
 /// Names and templates. The first one is what `@FILE@` stands for.
@@ -79,6 +83,7 @@ const BOTH: &[Version] = &[Version::V311, Version::V5];
 const fn mqtt_over_websocket(files: Files) -> Option<Web> {
     Some(Web {
         files,
+        webhooks: &[],
         subscribe: &[SubscribeOver::MqttWs],
         publish: PublishOver::Mqtt,
         server: Server::Tidings,
@@ -103,6 +108,7 @@ pub const KINDS: &[Kind] = &[
         durable: Durable::Already,
         web: Some(Web {
             files: files!["tidings-web.toml"],
+            webhooks: files!["tidings-webhooks.toml"],
             subscribe: &[SubscribeOver::MqttWs, SubscribeOver::Sse, SubscribeOver::Ws],
             publish: PublishOver::Mqtt,
             server: Server::Tidings,
@@ -249,6 +255,7 @@ pub const KINDS: &[Kind] = &[
         durable: Durable::No,
         web: Some(Web {
             files: files!["nchan.conf"],
+            webhooks: &[],
             subscribe: &[SubscribeOver::Sse, SubscribeOver::Ws],
             publish: PublishOver::Http,
             server: Server::Nchan,
@@ -269,6 +276,7 @@ pub const KINDS: &[Kind] = &[
         durable: Durable::No,
         web: Some(Web {
             files: files!["nchan-1-process.conf"],
+            webhooks: &[],
             subscribe: &[SubscribeOver::Sse, SubscribeOver::Ws],
             publish: PublishOver::Http,
             server: Server::Nchan,
@@ -299,9 +307,9 @@ impl Kind {
             Durable::With(files, _) => files,
             Durable::No | Durable::Already => &[],
         };
-        let web: Files = self.web.map_or(&[], |web| web.files);
+        let web: [Files; 2] = self.web.map_or([&[], &[]], |web| [web.files, web.webhooks]);
         let new = |file: &&(&str, &str)| self.files.iter().all(|known| known.0 != file.0);
-        let web = web.iter().filter(new);
+        let web = web.into_iter().flatten().filter(new);
         self.files.iter().chain(more).chain(web)
     }
 
@@ -310,6 +318,7 @@ impl Kind {
         match (setup, self.durable, self.web) {
             (Setup::Durable, Durable::With(files, _), _) => files,
             (Setup::Web, _, Some(web)) => web.files,
+            (Setup::Webhooks, _, Some(web)) => web.webhooks,
             _ => self.files,
         }
     }

@@ -180,7 +180,7 @@ impl Running {
             let client_id = format!("ready{version:?}");
             self.wait_for(began, || Client::open(&target, &client_id, false))?;
         }
-        if setup == Setup::Web {
+        if matches!(setup, Setup::Web | Setup::Webhooks) {
             let http = self.http;
             self.wait_for(began, || Client::dial(http))?;
         }

@@ -44,6 +44,8 @@ pub struct Row {
     pub durable: bool,
     /// The broker also listens for HTTP and WebSockets; how subscribers are connected.
     pub web: Option<SubscribeOver>,
+    /// It also may send webhooks to this machine.
+    pub webhooks: bool,
     /// The one broker that has such a thing; empty for all.
     pub only: &'static str,
     /// The broker is killed at the end, started again, and asked for what it acknowledged.
@@ -55,10 +57,11 @@ pub struct Row {
 impl Row {
     /// The configuration that it needs.
     pub fn setup(&self) -> Setup {
-        match (self.web, self.durable) {
-            (Some(_), _) => Setup::Web,
-            (None, true) => Setup::Durable,
-            (None, false) => Setup::Usual,
+        match self.web {
+            Some(_) if self.webhooks => Setup::Webhooks,
+            Some(_) => Setup::Web,
+            None if self.durable => Setup::Durable,
+            None => Setup::Usual,
         }
     }
 }
@@ -118,6 +121,7 @@ pub const ROW: Row = Row {
     leaves: false,
     durable: false,
     web: None,
+    webhooks: false,
     only: "",
     killed: false,
     floor: Floor::None,

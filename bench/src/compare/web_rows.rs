@@ -53,6 +53,7 @@ const RESUME: Row = Row {
 const WEBHOOKS: Row = Row {
     scenario: "webhooks",
     web: Some(Sse),
+    webhooks: true,
     only: TIDINGS,
     leaves: true,
     qos: 1,

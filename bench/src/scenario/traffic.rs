@@ -267,6 +267,12 @@ pub fn run(
     if shape.endpoints > 0 {
         report.set("webhook_ids", outcome.webhook_ids);
         report.set("wrong_webhook_ids", outcome.wrong_ids);
+        if outcome.wrong_ids > 0 || outcome.webhook_ids != outcome.delivered {
+            outcome.errors.push(format!(
+                "{} messages had {} values of webhook-id",
+                outcome.delivered, outcome.webhook_ids
+            ));
+        }
     }
     if options.qos > 0 {
         report.set(

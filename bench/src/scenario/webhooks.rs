@@ -157,13 +157,17 @@ impl Registry<'_> {
     }
 
     /// Removes them. The run is over by then, so a failure is only told about.
-    fn forget(mut self) {
-        for id in &self.ids {
-            let path = format!("{API}/{id}");
-            if let Err(error) = requests::json(&mut self.client, "DELETE", &path, None) {
-                eprintln!("endpoints were left behind: {error:#}");
-                return;
-            }
+    fn forget(&self) {
+        let remove = || {
+            // The connection that registered them has been silent for long.
+            let mut client = Client::dial(self.options.web.http)?;
+            self.ids.iter().try_for_each(|id| {
+                let path = format!("{API}/{id}");
+                requests::json(&mut client, "DELETE", &path, None).map(drop)
+            })
+        };
+        if let Err(error) = remove() {
+            eprintln!("endpoints were left behind: {error:#}");
         }
     }
 }
