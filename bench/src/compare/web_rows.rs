@@ -173,7 +173,7 @@ pub const WEB_ROWS: &[Row] = &[
         id: "resume1m",
         title: "an event stream that comes back 1,000,000 messages later",
         arguments: &["--raw", "--stall", "20"],
-        // What nchan takes for this grows with the square of the number.
+        // Takes nchan minutes.
         only: TIDINGS,
         ..RESUME
     },
