@@ -11,13 +11,14 @@ mod process;
 mod relay;
 mod report;
 mod scenario;
+mod web;
 mod wire;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use options::Options;
-use scenario::{connects, idle, offline, raw_log, retained, traffic};
+use scenario::{connects, idle, offline, raw_log, resume, retained, streams, traffic, webhooks};
 
 #[derive(Parser)]
 #[command(name = "tidings-bench", about)]
@@ -57,6 +58,15 @@ enum Command {
     /// Appends and fdatasyncs a file in `--directory`, in groups of `--window`: the floor under
     /// `offline`.
     RawLog(Options),
+    /// `--clients` subscribers (10000) that get nothing, and what each of these weighs; then a
+    /// message for all of them.
+    Streams(Options),
+    /// A reader of an event stream comes back `--messages` (1000000) later.
+    Resume(Options),
+    /// One publisher, `--subscribers` webhook endpoints (1) beside `--dead` ones.
+    Webhooks(Options),
+    /// `--messages` (1000000) for one webhook endpoint that is dead, and what each of these weighs.
+    WebhookBacklog(Options),
     /// Runs the floor of QoS 0: a relay that copies bytes without parsing them.
     Relay(relay::RelayOptions),
     /// Runs Tidings beside other brokers; writes a table and a plot.
@@ -90,6 +100,10 @@ fn run() -> Result<()> {
             Command::Offline(options) => (offline::offline, options),
             Command::Drain(options) => (offline::drain, options),
             Command::RawLog(options) => (raw_log::run, options),
+            Command::Streams(options) => (streams::run, options),
+            Command::Resume(options) => (resume::run, options),
+            Command::Webhooks(options) => (webhooks::deliveries, options),
+            Command::WebhookBacklog(options) => (webhooks::backlog, options),
             Command::Relay(options) => {
                 process::raise_open_files();
                 return relay::run(&options);

@@ -9,6 +9,8 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::client::Target;
+use crate::engine::stamp::{BINARY_LEN, TEXT_LEN};
+use crate::web::{PublishOver, SubscribeOver, WebOptions};
 use crate::wire::Version;
 
 /// What a subscription that nobody publishes to looks like.
@@ -35,7 +37,7 @@ pub struct Options {
     /// 3.1.1 or 5.
     #[arg(long = "version", default_value = "3.1.1")]
     pub version: Version,
-    /// Bytes of payload, at least 24.
+    /// Bytes of payload, at least 24; 49 where it has to be text.
     #[arg(long, default_value_t = 64)]
     pub payload: usize,
     /// Closed loop: messages that each publisher has in flight, unacknowledged or undelivered.
@@ -116,16 +118,19 @@ pub struct Options {
     /// One JSON object on standard output instead of lines for people.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub web: WebOptions,
 }
-
-/// What the first bytes of each payload are: sequence number, time, publisher, mark.
-pub const PAYLOAD_MIN: usize = 24;
 
 impl Options {
     pub fn check(&self) -> Result<()> {
+        let payload_min = match self.web.text() {
+            true => TEXT_LEN,
+            false => BINARY_LEN,
+        };
         ensure!(
-            self.payload >= PAYLOAD_MIN,
-            "--payload must be at least {PAYLOAD_MIN}"
+            self.payload >= payload_min,
+            "--payload must be at least {payload_min}"
         );
         ensure!(self.threads >= 1, "--threads must be at least 1");
         ensure!(self.topics >= 1, "--topics must be at least 1");
@@ -142,6 +147,32 @@ impl Options {
         Target {
             address: self.address,
             version: self.version,
+            websocket: false,
+        }
+    }
+
+    /// MQTT over WebSocket.
+    fn websocket_target(&self) -> Target {
+        Target {
+            address: self.web.http,
+            version: self.version,
+            websocket: true,
+        }
+    }
+
+    /// Where publishers connect that speak MQTT.
+    pub fn publisher_target(&self) -> Target {
+        match self.web.publish_over {
+            PublishOver::MqttWs => self.websocket_target(),
+            PublishOver::Mqtt | PublishOver::Http => self.target(),
+        }
+    }
+
+    /// Where subscribers connect that speak MQTT.
+    pub fn subscriber_target(&self) -> Target {
+        match self.web.subscribe_over {
+            SubscribeOver::MqttWs => self.websocket_target(),
+            SubscribeOver::Mqtt | SubscribeOver::Sse | SubscribeOver::Ws => self.target(),
         }
     }
 

@@ -2,11 +2,34 @@
 
 use std::fs;
 
-/// The CPU time of a process in nanoseconds, threads that have ended included.
+/// A process and those that it started: a broker may be several.
+fn family(pid: u32) -> Vec<u32> {
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(pid) = family.get(next) {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+        for task in tasks.into_iter().flatten().flatten() {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            family.extend(
+                children
+                    .split_ascii_whitespace()
+                    .filter_map(|it| it.parse::<u32>().ok()),
+            );
+        }
+        next += 1;
+    }
+    family
+}
+
+/// The CPU time of a process and its children in nanoseconds, threads that have ended included.
 ///
 /// The process CPU clock counts scheduler run time, not ticks, so it is exact over short intervals,
 /// which utime and stime of /proc/PID/stat (10 ms each) are not.
 pub fn cpu_ns(pid: u32) -> Option<u64> {
+    family(pid).into_iter().map(one_cpu_ns).sum()
+}
+
+fn one_cpu_ns(pid: u32) -> Option<u64> {
     let mut clock: libc::clockid_t = 0;
     // SAFETY: both calls only write to the places given to them.
     unsafe {
@@ -42,7 +65,7 @@ unsafe fn read_clock(clock: libc::clockid_t) -> Option<u64> {
     Some(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
-/// Resident bytes.
+/// Resident bytes; of a process with children, what they share is counted once.
 ///
 /// From smaps_rollup: the counters behind VmRSS are kept per CPU and are off by some hundred
 /// kilobytes, which matters when a few thousand connections are weighed.
@@ -52,29 +75,42 @@ pub fn resident_bytes(pid: u32) -> Option<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix(key))?;
         line.trim().trim_end_matches(" kB").parse::<u64>().ok()
     };
-    kilobytes(format!("/proc/{pid}/smaps_rollup"), "Rss:")
-        .or_else(|| kilobytes(format!("/proc/{pid}/status"), "VmRSS:"))
-        .map(|kilobytes| kilobytes * 1024)
+    let kilobytes: u64 = match family(pid).as_slice() {
+        [alone] => kilobytes(format!("/proc/{alone}/smaps_rollup"), "Rss:")
+            .or_else(|| kilobytes(format!("/proc/{alone}/status"), "VmRSS:"))?,
+        family => family
+            .iter()
+            .map(|pid| kilobytes(format!("/proc/{pid}/smaps_rollup"), "Pss:"))
+            .sum::<Option<u64>>()?,
+    };
+    Some(kilobytes * 1024)
 }
 
-/// Bytes that the process caused to be sent to the storage layer.
+/// Bytes that the process and its children caused to be sent to the storage layer.
 pub fn disk_write_bytes(pid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("write_bytes:"))?;
-    line.trim().parse().ok()
+    let of_one = |pid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("write_bytes:"))?;
+        line.trim().parse::<u64>().ok()
+    };
+    family(pid).into_iter().map(of_one).sum()
 }
 
 /// User and system time in milliseconds, to see where a broker spends its time; in ticks of 10 ms.
 pub fn user_system_ms(pid: u32) -> Option<(u64, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = text[text.rfind(')')? + 1..]
-        .split_ascii_whitespace()
-        .skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some((user * 10, system * 10))
+    let mut sum = (0, 0);
+    for pid in family(pid) {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = text[text.rfind(')')? + 1..]
+            .split_ascii_whitespace()
+            .skip(11);
+        let user: u64 = fields.next()?.parse().ok()?;
+        let system: u64 = fields.next()?.parse().ok()?;
+        sum = (sum.0 + user * 10, sum.1 + system * 10);
+    }
+    Some(sum)
 }
 
 /// Ends a process as a crash would: it gets no chance to save anything.
@@ -146,5 +182,16 @@ mod tests {
         assert!(after.own_cpu_ns - before.own_cpu_ns > 1_000_000);
         assert!(resident_bytes(pid).unwrap() > 100_000);
         assert!(user_system_ms(pid).is_some());
+    }
+
+    #[test]
+    fn children_are_counted() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        assert!(family(std::process::id()).contains(&child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

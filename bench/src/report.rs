@@ -37,6 +37,11 @@ impl Report {
         }
     }
 
+    /// A figure that was set.
+    pub fn number(&self, key: &str) -> Option<f64> {
+        self.fields.get(key)?.as_f64()
+    }
+
     /// CPU, disk and time between two snapshots, for each of `messages`.
     pub fn interval(&mut self, from: &Snapshot, to: &Snapshot, messages: u64) {
         let each = |ns: u64| ns as f64 / messages.max(1) as f64;

@@ -125,6 +125,8 @@ pub struct Template {
     /// Where the packet identifier is; 0 for QoS 0.
     pub packet_id_at: usize,
     pub payload_at: usize,
+    /// The payload has to be text.
+    pub text: bool,
 }
 
 pub fn publish(version: Version, qos: u8, retain: bool, topic: &str, payload: &[u8]) -> Template {
@@ -148,6 +150,7 @@ pub fn publish(version: Version, qos: u8, retain: bool, topic: &str, payload: &[
         bytes,
         packet_id_at,
         payload_at,
+        text: false,
     }
 }
 

@@ -142,6 +142,9 @@ impl Broker {
             queue.restart();
             queue.spill(durable);
         });
+        for reading in &state.readings {
+            reading.rest();
+        }
         state.disconnected_at = Some(self.clock.now());
         self.stats.clients_connected.sub(1);
         tracing::debug!(client = %session.client_id(), "disconnected");
@@ -174,6 +177,7 @@ impl Broker {
             self.let_go(session.number(), &parsed);
         }
         state.replays.clear();
+        state.readings.clear();
         state.received.clear();
         if state.will_due.take().is_some() {
             self.delayed_wills.fetch_sub(1, Ordering::Relaxed);

@@ -163,6 +163,7 @@ fn try_at_once(
                 qos,
                 retain,
                 sent: SentBefore::No,
+                is_replayed: false,
             });
             if *kept {
                 let through = terms.through.clone();
@@ -379,7 +380,7 @@ fn make_room(state: &mut State, bytes: usize, cx: &mut Context<'_>) -> Option<()
 }
 
 /// Places that complete messages may take behind one that its receiver never acknowledges.
-const COMPLETE_BEHIND_MAX: usize = 1_000_000;
+pub(super) const COMPLETE_BEHIND_MAX: usize = 1_000_000;
 
 /// Whether another `bytes` are too much for a session's queue.
 fn queue_is_full(

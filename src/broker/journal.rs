@@ -17,6 +17,7 @@ use super::feed::Fed;
 use super::message::{Bell, Message, Publication, Run};
 use super::outgoing::Through;
 use super::publish::Refused;
+use super::reading::Places;
 use super::session::{Held, Session, State};
 use super::will::Will;
 use crate::store::{
@@ -174,7 +175,7 @@ impl Settled {
     }
 }
 
-fn target(
+pub(super) fn target(
     session: u64,
     sequence: u64,
     qos: QoS,
@@ -456,23 +457,8 @@ impl Broker {
         }
         state.recorded = true;
         let number = session.number();
-        let link = state.link.as_deref();
-        let more = SessionExtra {
-            sent_to: state.outgoing.sent_to(),
-        };
-        let put = Record::SessionPut {
-            session: number,
-            record: SessionView {
-                client_id: session.client_id(),
-                user: state.principal.user(),
-                epoch: state.epoch,
-                expiry_interval_secs: state.expiry_secs,
-                connected_ms: state.connected_at.0,
-                disconnected_ms: state.disconnected_at.map(|at| at.0),
-                protocol_level: link.map_or(0, |link| link.version.protocol_level()),
-                extra: &more.encode(),
-            },
-        };
+        let extra = state.extra().encode();
+        let put = session_record(session, state, &extra);
         match &state.will {
             Some(will) => self.keep(&[put, will_record(number, will, state.will_due)]),
             None => self.keep(&[put, Record::WillRemove { session: number }]),
@@ -487,12 +473,8 @@ impl Broker {
         held: Held,
         replays: bool,
     ) -> Ticket {
-        self.keep(&[Record::Subscribe {
-            session,
-            filter,
-            options: held.options.as_byte() | if replays { OPTION_REPLAYS } else { 0 },
-            subscription_id: (held.identifier != 0).then_some(held.identifier),
-        }])
+        let more = if replays { OPTION_REPLAYS } else { 0 };
+        self.keep(&[subscribe_record(session, filter, held, more)])
     }
 
     /// Forgets what was [`Remembered`].
@@ -508,6 +490,38 @@ impl Broker {
     /// The store, for those who wait for it.
     pub fn store(&self) -> &dyn crate::store::Store {
         &*self.store
+    }
+}
+
+/// What is kept of a subscription; `more` is what SUBSCRIBE has no bit for.
+pub(super) fn subscribe_record(session: u64, filter: &str, held: Held, more: u8) -> Record<'_> {
+    Record::Subscribe {
+        session,
+        filter,
+        options: held.options.as_byte() | more,
+        subscription_id: (held.identifier != 0).then_some(held.identifier),
+    }
+}
+
+/// What is kept of a session; `extra` is [`State::extra`], encoded.
+pub(super) fn session_record<'a>(
+    session: &'a Session,
+    state: &'a State,
+    extra: &'a [u8],
+) -> Record<'a> {
+    let link = state.link.as_deref();
+    Record::SessionPut {
+        session: session.number(),
+        record: SessionView {
+            client_id: session.client_id(),
+            user: state.principal.user(),
+            epoch: state.epoch,
+            expiry_interval_secs: state.expiry_secs,
+            connected_ms: state.connected_at.0,
+            disconnected_ms: state.disconnected_at.map(|at| at.0),
+            protocol_level: link.map_or(0, |link| link.version.protocol_level()),
+            extra,
+        },
     }
 }
 
@@ -528,20 +542,37 @@ fn will_record(session: u64, will: &Will, due: Option<Millis>) -> Record<'_> {
 }
 
 /// What is kept of a session that the store does not look into.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SessionExtra {
     /// Sequence numbers from this one on were never sent, up to when this was kept.
     pub sent_to: u64,
+    /// How far it has read streams.
+    pub places: Places,
+}
+
+impl State {
+    /// What is kept of it that the store does not look into.
+    pub(super) fn extra(&self) -> SessionExtra {
+        SessionExtra {
+            sent_to: self.outgoing.sent_to(),
+            places: Places::of(&self.readings),
+        }
+    }
 }
 
 impl SessionExtra {
-    fn encode(self) -> [u8; 8] {
-        self.sent_to.to_be_bytes()
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.sent_to.to_be_bytes().to_vec();
+        self.places.encode(&mut bytes);
+        bytes
     }
 
     /// What was encoded; what a later version added behind it is ignored.
     pub(super) fn decode(bytes: &[u8]) -> Option<SessionExtra> {
-        let sent_to = u64::from_be_bytes(*bytes.first_chunk()?);
-        Some(SessionExtra { sent_to })
+        let (sent_to, rest) = bytes.split_first_chunk()?;
+        Some(SessionExtra {
+            sent_to: u64::from_be_bytes(*sent_to),
+            places: Places::decode(rest),
+        })
     }
 }

@@ -33,6 +33,8 @@ pub struct Waiting {
     pub messages: bool,
     /// Retained Messages: see [`Broker::replay`].
     pub replays: bool,
+    /// Subscriptions that read a stream: see [`Broker::pull`].
+    pub readings: bool,
     /// Messages have to be read back first: see [`Broker::load_page`], which has to be called for
     /// each time that this is true, from where waiting for the disk is allowed.
     pub page: bool,
@@ -69,6 +71,7 @@ impl Broker {
             link,
             outgoing,
             replays,
+            readings,
             loading,
             ..
         } = &mut *state;
@@ -79,11 +82,14 @@ impl Broker {
             // Its receiver was faster than its publisher's batch, which is over in a moment.
             waker.wake_by_ref();
         }
-        let page = !*loading && link.closing.is_none() && outgoing.wants_page();
+        let wants_page =
+            outgoing.wants_page() || readings.iter().any(|reading| reading.wants_page());
+        let page = !*loading && link.closing.is_none() && wants_page;
         *loading |= page;
         let waiting = Waiting {
             messages: more,
             replays: !replays.is_empty(),
+            readings: !readings.is_empty(),
             page,
         };
         if !link.outbox.is_empty() {

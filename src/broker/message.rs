@@ -236,6 +236,30 @@ impl Message {
         }
     }
 
+    /// The same message with more User Properties, which the log does not have yet.
+    pub(super) fn with_user_properties(&self, more: &[(&str, String)]) -> Message {
+        let mut properties = PropertiesBuilder::new();
+        properties.extend(self.properties());
+        for (name, value) in more {
+            properties.push(Property::UserProperty(name, value));
+        }
+        let parts = MessageParts {
+            topic: self.topic(),
+            properties: properties.as_properties(),
+            payload: self.payload(),
+            shared_payload: self.shared.as_ref(),
+            qos: self.qos,
+            retain: self.retain,
+            publisher: self.publisher,
+            held_from_all: false,
+            bell: None,
+        };
+        // When it expires is a time by now, and no interval.
+        let mut message = Message::new(&parts, Millis(0));
+        message.expires_at = self.expires_at;
+        message
+    }
+
     /// What [`Message::hold`] says of a message that is not in the store yet.
     pub const NOT_KEPT: Ticket = Ticket(u64::MAX);
 

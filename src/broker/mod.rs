@@ -14,9 +14,10 @@
 //! 1. `connecting`, striped by Client Identifier: opening and taking over a session.
 //! 2. `topics`, striped by Topic Name: setting the Retained Message and delivering it is one step,
 //!    so that retained state and all subscribers agree on what came last.
-//! 3. The lock of one [`session::Session`], [`feed::Feed`] or [`endpoint::EndpointQueue`]; never two at
-//!    a time. The lists of feeds and of endpoints are locked before them.
-//! 4. The subscription table, the retained table, the timers, a group's members, a publisher's bell,
+//! 3. The lock of one [`session::Session`]; never two at a time.
+//! 4. The lists of feeds and of endpoints.
+//! 5. The lock of one [`feed::Feed`] or [`endpoint::EndpointQueue`]; never two at a time.
+//! 6. The subscription table, the retained table, the timers, a group's members, a publisher's bell,
 //!    and what the store locks to take records: leaves, under which nothing else is locked, except
 //!    that leaving a group happens under the table's.
 //!
@@ -37,6 +38,7 @@ pub mod outbox;
 pub mod outgoing;
 mod page;
 mod publish;
+mod reading;
 mod replay;
 mod restore;
 mod retained;
@@ -68,7 +70,7 @@ pub use message::{Bell, Message, Publication, Run, SHARED_PAYLOAD_MIN};
 pub use open::{Open, OpenError, Opened};
 pub use publish::{Batch, Published, Refused, Route, RouteCache};
 pub use restore::Restored;
-pub use subscribe::Request;
+pub use subscribe::{Request, SubscribeError};
 
 use clock::{Clock, Millis};
 use endpoint::Endpoints;

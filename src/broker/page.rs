@@ -18,7 +18,13 @@ impl Broker {
     /// for each [`Waiting::page`](super::link::Waiting::page), on a thread that may wait for the
     /// disk.
     pub fn load_page(&self, session: &Arc<Session>, epoch: u64) {
-        let page = session.lock().outgoing.page();
+        let (page, reading) = {
+            let mut state = session.lock();
+            let is_current = state.epoch == epoch;
+            let reading = is_current.then(|| state.take_reading()).flatten();
+            (state.outgoing.page(), reading)
+        };
+        let read_on = reading.map(|reading| self.read_page(reading));
         let offsets: Vec<Offset> = page.iter().map(|&(_, offset)| offset).collect();
         let read = self.store.read(&offsets);
         let mut batch = self.batch();
@@ -61,6 +67,9 @@ impl Broker {
             }
         }
         cx.tally.queue_changed(before, state.outgoing.weight());
+        if let Some(read) = read_on {
+            self.take_in_page(session, &mut state, read, &mut cx);
+        }
         pump(&mut state, &mut cx);
         if let Some(link) = &mut state.link {
             // There may be another page to ask for.

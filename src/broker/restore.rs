@@ -152,6 +152,7 @@ impl Broker {
         let disconnected_at = record.disconnected_ms.map_or(now, Millis);
         state.disconnected_at = Some(disconnected_at);
 
+        let extra = SessionExtra::decode(&record.extra).unwrap_or_default();
         let mut groups = Vec::new();
         for subscription in &recovered.subscriptions {
             restored.subscriptions += 1;
@@ -170,6 +171,9 @@ impl Broker {
             self.hold(&session, &mut state, filter, &parsed, held, false);
             if let Some(share) = parsed.share {
                 groups.extend(self.table.group(share, parsed.filter));
+            }
+            if parsed.since.is_some() {
+                self.restore_reading(&mut state, filter, &extra.places);
             }
             if subscription.options & OPTION_REPLAYS != 0 {
                 self.replay_later(&mut state, parsed.filter, held);

@@ -81,6 +81,9 @@ impl Broker {
         state
             .replays
             .retain(|replay| principal.may_subscribe(replay.filter()));
+        state
+            .readings
+            .retain(|reading| principal.may_subscribe(reading.written()));
         let dropped = state.change_queue(&self.stats, |queue| {
             queue.drop_waiting(|message| !principal.may_receive(message.topic()))
         });

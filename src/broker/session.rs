@@ -25,6 +25,7 @@ use super::feed::Feed;
 use super::message::Run;
 use super::outbox::Outbox;
 use super::outgoing::Outgoing;
+use super::reading::Reading;
 use super::retained::Replay;
 use super::will::Will;
 use crate::access::Principal;
@@ -94,6 +95,8 @@ pub struct State {
     pub received: HashSet<u16, RandomState>,
     /// Retained Messages that its subscriptions are still to receive.
     pub replays: VecDeque<Replay>,
+    /// Subscriptions that read a stream.
+    pub readings: VecDeque<Reading>,
     /// The will to publish when the connection ends badly.
     pub will: Option<Box<Will>>,
     /// A will that waits for its delay, and when it is due.
@@ -194,6 +197,7 @@ impl Session {
                 outgoing: Outgoing::default(),
                 received: HashSet::default(),
                 replays: VecDeque::new(),
+                readings: VecDeque::new(),
                 will: None,
                 will_due: None,
                 disconnected_at: None,

@@ -83,10 +83,12 @@ pub enum Drop {
     TopicInvalid,
     /// A payload that is not the UTF-8 it is declared to be.
     PayloadFormat,
+    /// Its stream gave it up before a session that replays it came to it.
+    StreamGap,
 }
 
 /// All reasons, with the names under which they are shown.
-pub const DROPS: [(Drop, &str); 13] = [
+pub const DROPS: [(Drop, &str); 14] = [
     (Drop::SlowReceiver, "slow_receiver"),
     (Drop::Absent, "absent"),
     (Drop::QueueFull, "queue_full"),
@@ -100,6 +102,7 @@ pub const DROPS: [(Drop, &str); 13] = [
     (Drop::Damaged, "damaged"),
     (Drop::TopicInvalid, "topic_invalid"),
     (Drop::PayloadFormat, "payload_format"),
+    (Drop::StreamGap, "stream_gap"),
 ];
 
 /// The broker's counters.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use tidings_protocol::mqtt::{QoS, ReasonCode, RetainHandling, SubscriptionOptions};
-use tidings_protocol::topic::{self, Filter, TopicLimits};
+use tidings_protocol::sse::SinceError;
+use tidings_protocol::topic::{self, Filter, TopicError, TopicLimits};
 
 use super::Broker;
 use super::outgoing::{GroupRef, Through};
@@ -23,49 +24,82 @@ pub struct Request<'a> {
     pub identifier: u32,
 }
 
+/// Why there is no subscription. Nothing has changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    #[error("{0}")]
+    InvalidFilter(TopicError),
+    #[error("another connection has taken the session over")]
+    TakenOver,
+    #[error("no right to subscribe to that")]
+    NotAuthorized,
+    #[error("there are too many subscriptions already: unsubscribe from some")]
+    TooMany,
+    #[error("a session has at most {0} subscriptions to $replay: unsubscribe from some")]
+    TooManyReplays(usize),
+    #[error("{since:?} is no place to begin a replay: {error}")]
+    Since { since: String, error: SinceError },
+    #[error(
+        "no stream has all that {filter:?} matches: ask for less, or have a [[stream]] configured"
+    )]
+    NoStream { filter: String },
+}
+
+impl SubscribeError {
+    /// What SUBACK says.
+    pub fn reason(&self) -> ReasonCode {
+        match self {
+            SubscribeError::InvalidFilter(_) | SubscribeError::Since { .. } => {
+                ReasonCode::TopicFilterInvalid
+            }
+            SubscribeError::TakenOver => ReasonCode::SessionTakenOver,
+            SubscribeError::NotAuthorized => ReasonCode::NotAuthorized,
+            SubscribeError::TooMany | SubscribeError::TooManyReplays(_) => {
+                ReasonCode::QuotaExceeded
+            }
+            // "The SUBSCRIBE is valid but the Server does not accept it" (MQTT 5 §3.9.3).
+            SubscribeError::NoStream { .. } => ReasonCode::ImplementationSpecificError,
+        }
+    }
+
+    pub(super) fn since(since: &str, error: SinceError) -> SubscribeError {
+        let since = shortened(since);
+        SubscribeError::Since { since, error }
+    }
+
+    pub(super) fn no_stream(filter: &str) -> SubscribeError {
+        let filter = shortened(filter);
+        SubscribeError::NoStream { filter }
+    }
+}
+
+/// The beginning of what a client wrote, for an answer to it.
+fn shortened(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
 impl Broker {
-    /// Subscribes the session of a connection; the answer is what SUBACK says [MQTT-3.8.4-6].
+    /// Subscribes the session of a connection, and answers the QoS that SUBACK grants
+    /// [MQTT-3.8.4-6]. SUBACK has to wait for the ticket.
     ///
-    /// Whose rights count is whom the session belongs to. A connection that was taken over gets
-    /// [`ReasonCode::SessionTakenOver`] and changes nothing. SUBACK has to wait for the ticket.
+    /// Whose rights count is whom the session belongs to.
+    ///
+    /// # Errors
+    /// Why not; [`SubscribeError::TakenOver`] for a connection that has lost the session.
     pub fn subscribe(
         &self,
         session: &Arc<Session>,
         epoch: u64,
         request: Request<'_>,
-    ) -> (ReasonCode, Ticket) {
-        match self.try_subscribe(session, epoch, request) {
-            Ok((qos, ticket)) => (ReasonCode::granted(qos), ticket),
-            Err(reason) => (reason, Ticket::default()),
+    ) -> Result<(QoS, Ticket), SubscribeError> {
+        let parsed = Filter::parse(request.filter, &self.topic_limits())
+            .map_err(SubscribeError::InvalidFilter)?;
+        if let Some(since) = parsed.since {
+            return self.subscribe_reading(session, epoch, request, &parsed, since);
         }
-    }
-
-    fn try_subscribe(
-        &self,
-        session: &Arc<Session>,
-        epoch: u64,
-        request: Request<'_>,
-    ) -> Result<(QoS, Ticket), ReasonCode> {
-        let Ok(parsed) = Filter::parse(request.filter, &self.topic_limits()) else {
-            return Err(ReasonCode::TopicFilterInvalid);
-        };
         let mut state = session.lock();
-        if state.epoch != epoch || state.ended {
-            return Err(ReasonCode::SessionTakenOver);
-        }
-        if !state.principal.may_subscribe(request.filter) {
-            return Err(ReasonCode::NotAuthorized);
-        }
-        let replaces = state.subscriptions.contains_key(request.filter);
-        if !replaces
-            && (state.subscriptions.len() >= self.limits.subscriptions_per_session_max
-                || self.table.count() >= self.limits.subscriptions_max)
-        {
-            return Err(ReasonCode::QuotaExceeded);
-        }
-        let mut options = request.options;
-        let qos_max = QoS::from_u8(self.mqtt.max_qos).unwrap_or(QoS::ExactlyOnce);
-        options.qos = options.qos.min(qos_max);
+        let replaces = self.may_hold(&state, epoch, request.filter)?;
+        let options = self.granted(request.options);
         let held = Held {
             options,
             identifier: request.identifier,
@@ -89,6 +123,37 @@ impl Broker {
         Ok((options.qos, ticket))
     }
 
+    /// Whether the session's connection of this epoch may subscribe to this filter; true if that
+    /// replaces a subscription that it has.
+    pub(super) fn may_hold(
+        &self,
+        state: &State,
+        epoch: u64,
+        filter: &str,
+    ) -> Result<bool, SubscribeError> {
+        if state.epoch != epoch || state.ended {
+            return Err(SubscribeError::TakenOver);
+        }
+        if !state.principal.may_subscribe(filter) {
+            return Err(SubscribeError::NotAuthorized);
+        }
+        let replaces = state.subscriptions.contains_key(filter);
+        if !replaces
+            && (state.subscriptions.len() >= self.limits.subscriptions_per_session_max
+                || self.table.count() >= self.limits.subscriptions_max)
+        {
+            return Err(SubscribeError::TooMany);
+        }
+        Ok(replaces)
+    }
+
+    /// The options of a subscription, within what this server offers.
+    pub(super) fn granted(&self, mut options: SubscriptionOptions) -> SubscriptionOptions {
+        let qos_max = QoS::from_u8(self.mqtt.max_qos).unwrap_or(QoS::ExactlyOnce);
+        options.qos = options.qos.min(qos_max);
+        options
+    }
+
     /// Puts a subscription into the session and the table.
     pub(super) fn hold(
         &self,
@@ -108,9 +173,11 @@ impl Broker {
             terms: terms(held, group),
             no_local: held.options.no_local,
         };
-        match parsed.share {
-            None => self.table.subscribe(&written, subscriber(None), replaces),
-            Some(share) => {
+        match (parsed.share, parsed.since) {
+            // It pulls: see `reading`.
+            (_, Some(_)) => {}
+            (None, None) => self.table.subscribe(&written, subscriber(None), replaces),
+            (Some(share), None) => {
                 self.table.join(share, &parsed.filter.into(), |group| {
                     subscriber(Some(group))
                 });
@@ -150,6 +217,9 @@ impl Broker {
         if parsed.share.is_none() {
             state.replays.retain(|replay| **replay.filter() != *filter);
         }
+        if parsed.since.is_some() {
+            state.readings.retain(|reading| reading.written() != filter);
+        }
         let number = session.number();
         self.let_go(number, &parsed);
         let ticket = match state.kept {
@@ -164,6 +234,9 @@ impl Broker {
 
     /// Takes a subscription out of the table.
     pub(super) fn let_go(&self, session: u64, filter: &Filter<'_>) {
+        if filter.since.is_some() {
+            return;
+        }
         let plain: Arc<str> = filter.filter.into();
         match filter.share {
             None => self.table.unsubscribe(&plain, session),
@@ -178,11 +251,16 @@ pub(super) fn parse_held(filter: &str) -> Filter<'_> {
         bytes_max: usize::MAX,
         levels_max: usize::MAX,
     };
-    Filter::parse(filter, &anything).expect("it was parsed when the subscription was made")
+    Filter::parse(filter, &anything).unwrap_or(Filter {
+        share: None,
+        since: None,
+        // An older version did not know all that this one refuses.
+        filter,
+    })
 }
 
 /// What matching needs to know of a subscription.
-fn terms(held: Held, group: Option<Arc<Group>>) -> Terms {
+pub(super) fn terms(held: Held, group: Option<Arc<Group>>) -> Terms {
     let identifiers: Option<Arc<[u32]>> = (held.identifier != 0).then(|| [held.identifier].into());
     let through = (identifiers.is_some() || group.is_some()).then(|| {
         Arc::new(Through {

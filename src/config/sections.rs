@@ -152,6 +152,7 @@ pub struct LimitsConfig {
     pub topic_levels_max: usize,
     pub subscriptions_per_session_max: usize,
     pub subscriptions_max: usize,
+    pub replays_per_session_max: usize,
     pub user_properties_max: usize,
     pub mailbox_bytes_max: usize,
     pub mailbox_messages_max: usize,
@@ -187,6 +188,7 @@ impl LimitsConfig {
             subscriptions_per_session_max: r
                 .integer("limits.subscriptions_per_session_max", 1..=COUNT_MAX),
             subscriptions_max: r.integer("limits.subscriptions_max", 1..=COUNT_MAX),
+            replays_per_session_max: r.integer("limits.replays_per_session_max", 0..=1024),
             user_properties_max: r.integer("limits.user_properties_max", 0..=COUNT_MAX),
             mailbox_bytes_max: r.size("limits.mailbox_bytes_max", 1024..=MEMORY_MAX),
             mailbox_messages_max: r.integer("limits.mailbox_messages_max", 1..=COUNT_MAX),

@@ -196,6 +196,9 @@ fn parse_filter(text: &str) -> Result<(), String> {
         Ok(filter) if filter.share.is_some() => {
             Err("a stream cannot share a subscription".to_owned())
         }
+        Ok(filter) if filter.since.is_some() => {
+            Err("a stream is what is replayed: it names its topics without $replay".to_owned())
+        }
         // What the broker tells of itself would fill it.
         Ok(filter) if filter.filter.starts_with('$') => {
             Err("topics under $ cannot be kept".to_owned())

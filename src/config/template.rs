@@ -70,6 +70,9 @@ impl Template {
                 "a rule names the filter of a shared subscription without $share and group",
             );
         }
+        if filter.since.is_some() {
+            return Err("a rule names the filter of a replay without $replay and where it begins");
+        }
         Ok(template)
     }
 

@@ -22,13 +22,17 @@ impl Webhooks {
             .collect();
         for endpoint in self.list_all() {
             let is_left = declared.iter().any(|it| *it.name == *endpoint.id);
-            if endpoint.source == Source::Configuration && !is_left {
-                tracing::info!(
-                    endpoint = &*endpoint.id,
+            if endpoint.source == Source::Api || is_left {
+                continue;
+            }
+            let id = &*endpoint.id;
+            match self.remove(&endpoint) {
+                Ok(_) => tracing::info!(
+                    endpoint = id,
                     "webhook ended: it is not in the configuration any more"
-                );
-                if let Err(error) = self.remove(&endpoint) {
-                    tracing::error!(endpoint = &*endpoint.id, %error, "the end of a webhook is not kept");
+                ),
+                Err(error) => {
+                    tracing::error!(endpoint = id, %error, "the end of a webhook is not kept");
                 }
             }
         }

@@ -19,6 +19,7 @@ mod malformed;
 mod properties;
 mod publish_qos;
 mod reload;
+mod replay;
 mod restart;
 mod retained;
 mod session;

@@ -140,8 +140,9 @@ impl Client {
             },
             identifier: 0,
         };
-        let (reason, _) = broker.subscribe(&self.session, self.epoch, request);
-        assert_eq!(reason, ReasonCode::granted(qos), "{filter}");
+        let result = broker.subscribe(&self.session, self.epoch, request);
+        let granted = result.map(|(granted, _)| granted);
+        assert_eq!(granted, Ok(qos), "{filter}");
     }
 
     pub fn unsubscribe(&self, broker: &Broker, filter: &str) {

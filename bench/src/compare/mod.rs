@@ -4,12 +4,14 @@
 //! `table` and `plot` show them. Each run is a process of this program, so that no run inherits the
 //! memory, the ports or the threads of another.
 
+mod kinds;
 mod machine;
 mod peers;
 mod plot;
 mod results;
 mod rows;
 mod table;
+mod web_rows;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -18,12 +20,14 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
+use kinds::{Durable, FLOOR, TIDINGS};
 use machine::Machine;
-use peers::{Durable, FLOOR, Peer, Running, TIDINGS};
+use peers::{Peer, Running};
 use results::{Results, Run};
-use rows::{Better, Floor, ROWS, Row};
+use rows::{Better, Floor, Row};
 
 /// A run that takes longer hangs.
 const RUN_TIMEOUT: Duration = Duration::from_secs(120);
@@ -163,12 +167,12 @@ fn choose_peers(options: &CompareOptions) -> Result<Vec<Peer>> {
 
 fn choose_rows(options: &CompareOptions) -> Result<Vec<&'static Row>> {
     let matches = |name: &String, row: &Row| {
-        let exact = ROWS.iter().any(|row| row.id == name);
+        let exact = rows::all().any(|row| row.id == name);
         row.id == name || (!exact && row.id.contains(name.as_str()))
     };
     let wanted =
         |row: &&Row| options.rows.is_empty() || options.rows.iter().any(|name| matches(name, row));
-    let rows: Vec<_> = ROWS.iter().filter(wanted).collect();
+    let rows: Vec<_> = rows::all().filter(wanted).collect();
     ensure!(!rows.is_empty(), "no row has such a name");
     Ok(rows)
 }
@@ -224,9 +228,14 @@ impl Comparison {
             }
         } else {
             let kind = peer.kind;
-            let able = kind.versions.contains(&row.version)
+            let able = match row.web {
+                Some(over) => kind.web.is_some_and(|web| web.subscribe.contains(&over)),
+                None => kind.versions.contains(&row.version),
+            };
+            let able = able
                 && kind.qos_max >= row.qos
                 && (kind.shared || !row.shared)
+                && (row.only.is_empty() || row.only == kind.name)
                 && (row.killed || !row.durable || !matches!(kind.durable, Durable::No));
             if !able {
                 return None;
@@ -241,11 +250,14 @@ impl Comparison {
 
     fn run_broker(&self, row: &Row, peer: &Peer, directory: &Path) -> Result<Run> {
         let directory = directory.join(&peer.name);
-        let mut broker = peer.start(&directory, row.durable)?;
+        let mut broker = peer.start(&directory, row.setup())?;
         if row.killed {
             return self.kill(row, peer, broker, &directory);
         }
-        let report = generate(&self.arguments(row, row.scenario, &broker), &mut broker)?;
+        let report = generate(
+            &self.arguments(row, row.scenario, peer, &broker),
+            &mut broker,
+        )?;
         ensure!(broker.is_alive(), "the broker ended during the run");
         // The cost of a message that did not come is not 0.
         let delivered = report.get("delivered").and_then(Value::as_u64);
@@ -261,7 +273,7 @@ impl Comparison {
         Ok(Run::Done(report))
     }
 
-    fn arguments(&self, row: &Row, scenario: &str, broker: &Running) -> Vec<String> {
+    fn arguments(&self, row: &Row, scenario: &str, peer: &Peer, broker: &Running) -> Vec<String> {
         let mut arguments = vec![scenario.to_owned()];
         let pairs = [
             ("--address", broker.address(row.version).to_string()),
@@ -271,6 +283,18 @@ impl Comparison {
         ];
         for (name, value) in pairs {
             arguments.extend([name.to_owned(), value]);
+        }
+        if let (Some(over), Some(web)) = (row.web, peer.kind.web) {
+            arguments.extend(["--http".to_owned(), broker.http().to_string()]);
+            let choices = [
+                ("--subscribe-over", over.to_possible_value()),
+                ("--publish-over", web.publish.to_possible_value()),
+                ("--server", web.server.to_possible_value()),
+            ];
+            for (name, choice) in choices {
+                let choice = choice.map(|it| it.get_name().to_owned());
+                arguments.extend([name.to_owned(), choice.unwrap_or_default()]);
+            }
         }
         if !row.arguments.contains(&"--duration") {
             arguments.extend(["--duration".to_owned(), self.options.duration.to_string()]);
@@ -287,7 +311,7 @@ impl Comparison {
     /// the sessions ask for what they are owed.
     fn kill(&self, row: &Row, peer: &Peer, mut broker: Running, directory: &Path) -> Result<Run> {
         let more = ["--run".to_owned(), "killed".to_owned()];
-        let mut arguments = self.arguments(row, row.scenario, &broker);
+        let mut arguments = self.arguments(row, row.scenario, peer, &broker);
         arguments.extend(more.clone());
         arguments.push("--kill".to_owned());
         let filled = finish(generator(&arguments).spawn()?, None)?;
@@ -297,9 +321,9 @@ impl Comparison {
         );
         broker.wait()?;
         let began = Instant::now();
-        let mut broker = peer.start_again(directory, row.durable)?;
+        let mut broker = peer.start_again(directory, row.setup())?;
         let restart = began.elapsed();
-        let mut arguments = self.arguments(row, "drain", &broker);
+        let mut arguments = self.arguments(row, "drain", peer, &broker);
         arguments.extend(more);
         arguments.push("--filled".to_owned());
         let drained = generate(&arguments, &mut broker)?;

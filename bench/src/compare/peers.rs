@@ -1,4 +1,4 @@
-//! The brokers that can be compared: how each is found, configured, started and stopped.
+//! The brokers of this machine: how each is found, started and stopped.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -11,232 +11,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::kinds::{FLOOR, KINDS, Kind, Package, Setup, TIDINGS};
 use crate::client::{Client, Target};
 use crate::wire::Version;
 
 /// How long a broker may take until it answers a CONNECT, and until it has ended.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What is known about a broker in general.
-pub struct Kind {
-    pub name: &'static str,
-    /// Its program on the PATH; empty where it is only found by being told of.
-    program: &'static str,
-    /// Configuration files.
-    files: Files,
-    arguments: &'static [&'static str],
-    version_arguments: &'static [&'static str],
-    /// Version 5 has its own port.
-    two_ports: bool,
-    pub versions: &'static [Version],
-    pub qos_max: u8,
-    pub shared: bool,
-    /// What an acknowledgement of QoS 1 means with this configuration.
-    pub keeps: &'static str,
-    /// Whether there is a configuration that loses less.
-    pub durable: Durable,
-    /// The package to install it by, if there is one.
-    install: Option<Package>,
-}
-
-/// How a broker is run where its persistence is to be at its best.
-#[derive(Clone, Copy)]
-pub enum Durable {
-    /// As always: it has no persistence, or none that could be measured.
-    No,
-    /// As always: it is what it is.
-    Already,
-    /// With other files, and what an acknowledgement of QoS 1 means then.
-    With(Files, &'static str),
-}
-
-/// Names and templates. The first one is what `@FILE@` stands for.
-type Files = &'static [(&'static str, &'static str)];
-
-#[derive(Clone, Copy)]
-enum Package {
-    Debian(&'static str),
-    Cargo(&'static str),
-}
-
-macro_rules! files {
-    ($($name:literal),+) => {
-        &[$(($name, include_str!(concat!("../../peers/", $name)))),+]
-    };
-}
-
-const BOTH: &[Version] = &[Version::V311, Version::V5];
-
-pub const TIDINGS: &str = "tidings";
-pub const FLOOR: &str = "floor";
-
-pub const KINDS: &[Kind] = &[
-    Kind {
-        name: TIDINGS,
-        program: "tidings",
-        files: files!["tidings.toml"],
-        arguments: &["--config", "@FILE@"],
-        version_arguments: &["--version"],
-        two_ports: false,
-        versions: BOTH,
-        qos_max: 2,
-        shared: true,
-        keeps: "on disk, flushed",
-        durable: Durable::Already,
-        install: None,
-    },
-    Kind {
-        name: "mosquitto-2.1",
-        program: "",
-        files: files!["mosquitto.conf"],
-        arguments: &["-c", "@FILE@"],
-        version_arguments: &["-h"],
-        two_ports: false,
-        versions: BOTH,
-        qos_max: 2,
-        shared: true,
-        keeps: "in memory",
-        durable: Durable::With(files!["mosquitto-2.1-durable.conf"], "in SQLite"),
-        install: None,
-    },
-    Kind {
-        name: "mosquitto",
-        program: "mosquitto",
-        files: files!["mosquitto.conf"],
-        arguments: &["-c", "@FILE@"],
-        version_arguments: &["-h"],
-        two_ports: false,
-        versions: BOTH,
-        qos_max: 2,
-        shared: true,
-        keeps: "in memory",
-        durable: Durable::With(
-            files!["mosquitto-durable.conf"],
-            "in memory, saved once a second",
-        ),
-        install: Some(Package::Debian("mosquitto")),
-    },
-    Kind {
-        name: "flashmq",
-        program: "flashmq",
-        files: files!["flashmq.conf"],
-        arguments: &["--config-file", "@FILE@"],
-        version_arguments: &["--version"],
-        two_ports: false,
-        versions: BOTH,
-        qos_max: 2,
-        shared: true,
-        keeps: "in memory",
-        durable: Durable::With(
-            files!["flashmq-durable.conf"],
-            "in memory, saved every 5 minutes",
-        ),
-        install: None,
-    },
-    Kind {
-        name: "flashmq-1-thread",
-        program: "",
-        files: files!["flashmq-1-thread.conf"],
-        arguments: &["--config-file", "@FILE@"],
-        version_arguments: &["--version"],
-        two_ports: false,
-        versions: BOTH,
-        qos_max: 2,
-        shared: true,
-        keeps: "in memory",
-        durable: Durable::No,
-        install: None,
-    },
-    Kind {
-        name: "rumqttd",
-        program: "rumqttd",
-        files: files!["rumqttd.toml"],
-        arguments: &["--quiet", "--config", "@FILE@"],
-        version_arguments: &["--version"],
-        two_ports: true,
-        versions: BOTH,
-        qos_max: 2,
-        shared: true,
-        keeps: "in memory",
-        durable: Durable::No,
-        install: Some(Package::Cargo("rumqttd")),
-    },
-    Kind {
-        name: "nats-server",
-        program: "nats-server",
-        files: files!["nats.conf"],
-        arguments: &["-c", "@FILE@"],
-        version_arguments: &["--version"],
-        two_ports: false,
-        versions: &[Version::V311],
-        qos_max: 1,
-        shared: false,
-        keeps: "written, not flushed",
-        durable: Durable::With(files!["nats-durable.conf"], "on disk, flushed"),
-        install: Some(Package::Debian("nats-server")),
-    },
-    Kind {
-        name: "nanomq",
-        program: "nanomq",
-        files: files!["nanomq.conf"],
-        arguments: &["start", "--conf", "@FILE@"],
-        version_arguments: &["--version"],
-        two_ports: false,
-        versions: BOTH,
-        qos_max: 2,
-        shared: true,
-        keeps: "in memory",
-        durable: Durable::No,
-        install: None,
-    },
-    Kind {
-        name: "rmqtt",
-        program: "rmqttd",
-        files: files!["rmqtt.toml", "rmqtt-retainer.toml"],
-        arguments: &["--config", "@FILE@"],
-        version_arguments: &["--version"],
-        two_ports: false,
-        versions: BOTH,
-        qos_max: 2,
-        shared: true,
-        keeps: "in memory",
-        durable: Durable::No,
-        install: Some(Package::Cargo("rmqttd")),
-    },
-    Kind {
-        name: FLOOR,
-        program: "",
-        files: &[],
-        arguments: &["relay", "--listen", "127.0.0.1:@PORT@"],
-        version_arguments: &[],
-        two_ports: false,
-        versions: BOTH,
-        qos_max: 0,
-        shared: false,
-        keeps: "",
-        durable: Durable::No,
-        install: None,
-    },
-];
-
-impl Kind {
-    /// All configuration files, those for durability behind the others.
-    pub fn all_files(&self) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
-        let more: Files = match self.durable {
-            Durable::With(files, _) => files,
-            Durable::No | Durable::Already => &[],
-        };
-        self.files.iter().chain(more)
-    }
-
-    fn files(&self, durable: bool) -> Files {
-        match self.durable {
-            Durable::With(files, _) if durable => files,
-            _ => self.files,
-        }
-    }
-}
 
 /// A broker of this machine.
 pub struct Peer {
@@ -285,27 +66,27 @@ impl Peer {
             .collect()
     }
 
-    /// Starts it in a directory of its own that is empty, with its persistence at its best if
-    /// `durable`.
-    pub fn start(&self, directory: &Path, durable: bool) -> Result<Running> {
+    /// Starts it in a directory of its own that is empty.
+    pub fn start(&self, directory: &Path, setup: Setup) -> Result<Running> {
         // What an earlier run left behind is not what is measured.
         let _ = fs::remove_dir_all(directory);
         fs::create_dir_all(directory)?;
         // Nor is what the kernel still has to write of it.
         // SAFETY: has no arguments and does not fail.
         unsafe { libc::sync() };
-        self.start_again(directory, durable)
+        self.start_again(directory, setup)
     }
 
     /// Starts it with what is in the directory.
-    pub fn start_again(&self, directory: &Path, durable: bool) -> Result<Running> {
-        let ports = free_ports(3)?;
+    pub fn start_again(&self, directory: &Path, setup: Setup) -> Result<Running> {
+        let ports = free_ports(4)?;
         let beside = self.program.parent().unwrap_or(Path::new("/"));
         let fill = |template: &str, file: &Path| {
             template
                 .replace("@PORT@", &ports[0].to_string())
                 .replace("@PORT5@", &ports[1].to_string())
                 .replace("@PORT2@", &ports[2].to_string())
+                .replace("@HTTP@", &ports[3].to_string())
                 .replace("@DIR@", &directory.display().to_string())
                 .replace("@PROGRAM_DIR@", &beside.display().to_string())
                 .replace("@FILE@", &file.display().to_string())
@@ -313,7 +94,7 @@ impl Peer {
                 .replace("@FILES@", &crate::process::raise_open_files().to_string())
         };
         let mut first = PathBuf::new();
-        for (name, template) in self.kind.files(durable).iter().rev() {
+        for (name, template) in self.kind.files(setup).iter().rev() {
             first = directory.join(name);
             fs::write(&first, fill(template, &first))?;
         }
@@ -351,8 +132,9 @@ impl Peer {
         let mut running = Running {
             child,
             addresses: [ports[0], port_v5].map(|port| SocketAddr::from(([127, 0, 0, 1], port))),
+            http: SocketAddr::from(([127, 0, 0, 1], ports[3])),
         };
-        if let Err(error) = running.wait_until_ready(self.kind) {
+        if let Err(error) = running.wait_until_ready(self.kind, setup) {
             let said = fs::read_to_string(&log).unwrap_or_default();
             let lines: Vec<&str> = said.lines().collect();
             let last = &lines[lines.len().saturating_sub(3)..];
@@ -369,6 +151,7 @@ impl Peer {
 pub struct Running {
     child: Child,
     addresses: [SocketAddr; 2],
+    http: SocketAddr,
 }
 
 impl Running {
@@ -380,31 +163,46 @@ impl Running {
         self.addresses[usize::from(version == Version::V5)]
     }
 
-    fn wait_until_ready(&mut self, kind: &Kind) -> Result<()> {
+    /// Where it listens for HTTP and WebSockets, where it was set up for them.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    fn wait_until_ready(&mut self, kind: &Kind, setup: Setup) -> Result<()> {
         let began = Instant::now();
         for version in kind.versions {
             let target = Target {
                 address: self.address(*version),
                 version: *version,
+                websocket: false,
             };
             // One name for both would be a takeover, which is more than is asked here.
             let client_id = format!("ready{version:?}");
-            loop {
-                match Client::open(&target, &client_id, false) {
-                    Ok(client) => {
-                        client.close();
-                        break;
-                    }
-                    Err(error) if began.elapsed() > START_TIMEOUT => return Err(error),
-                    Err(_) => {}
-                }
-                if let Some(status) = self.child.try_wait()? {
-                    bail!("it ended with {status}");
-                }
-                thread::sleep(Duration::from_millis(10));
-            }
+            self.wait_for(began, || Client::open(&target, &client_id, false))?;
+        }
+        if matches!(setup, Setup::Web | Setup::Webhooks) {
+            let http = self.http;
+            self.wait_for(began, || Client::dial(http))?;
         }
         Ok(())
+    }
+
+    /// Tries until it succeeds.
+    fn wait_for(&mut self, began: Instant, open: impl Fn() -> Result<Client>) -> Result<()> {
+        loop {
+            match open() {
+                Ok(client) => {
+                    client.close();
+                    return Ok(());
+                }
+                Err(error) if began.elapsed() > START_TIMEOUT => return Err(error),
+                Err(_) => {}
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("it ended with {status}");
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits until it is gone.

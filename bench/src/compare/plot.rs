@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Comparison;
-use super::peers::{FLOOR, TIDINGS};
+use super::kinds::{FLOOR, TIDINGS};
 use super::results::{Cell, short};
 
 const KEY: &str = "broker_cpu_ns_per_message";

@@ -1,5 +1,8 @@
 //! What is compared: one run each, with the figures that are read from it.
 
+use super::kinds::Setup;
+use super::web_rows::WEB_ROWS;
+use crate::web::SubscribeOver;
 use crate::wire::Version;
 
 /// Which way a figure is better.
@@ -39,20 +42,38 @@ pub struct Row {
     pub leaves: bool,
     /// Brokers run with the configuration that loses least.
     pub durable: bool,
+    /// The broker also listens for HTTP and WebSockets; how subscribers are connected.
+    pub web: Option<SubscribeOver>,
+    /// It also may send webhooks to this machine.
+    pub webhooks: bool,
+    /// The one broker that has such a thing; empty for all.
+    pub only: &'static str,
     /// The broker is killed at the end, started again, and asked for what it acknowledged.
     pub killed: bool,
     pub floor: Floor,
     pub figures: &'static [Figure],
 }
 
-const CPU: Figure = Figure {
+impl Row {
+    /// The configuration that it needs.
+    pub fn setup(&self) -> Setup {
+        match self.web {
+            Some(_) if self.webhooks => Setup::Webhooks,
+            Some(_) => Setup::Web,
+            None if self.durable => Setup::Durable,
+            None => Setup::Usual,
+        }
+    }
+}
+
+pub const CPU: Figure = Figure {
     key: "broker_cpu_ns_per_message",
     label: "CPU per delivered message",
     unit: "ns",
     better: Better::Less,
 };
 
-const RATE: Figure = Figure {
+pub const RATE: Figure = Figure {
     key: "delivered_per_s",
     label: "delivered",
     unit: "/s",
@@ -73,7 +94,7 @@ const CPU_ACKNOWLEDGED: Figure = Figure {
     better: Better::Less,
 };
 
-const fn percentile(key: &'static str, label: &'static str) -> Figure {
+pub const fn percentile(key: &'static str, label: &'static str) -> Figure {
     Figure {
         key,
         label,
@@ -82,14 +103,14 @@ const fn percentile(key: &'static str, label: &'static str) -> Figure {
     }
 }
 
-const LATENCY: &[Figure] = &[
+pub const LATENCY: &[Figure] = &[
     percentile("latency_p50_us", "latency, p50"),
     percentile("latency_p99_us", "latency, p99"),
     percentile("latency_p99.9_us", "latency, p99.9"),
     CPU,
 ];
 
-const ROW: Row = Row {
+pub const ROW: Row = Row {
     id: "",
     title: "",
     scenario: "pairs",
@@ -99,12 +120,20 @@ const ROW: Row = Row {
     shared: false,
     leaves: false,
     durable: false,
+    web: None,
+    webhooks: false,
+    only: "",
     killed: false,
     floor: Floor::None,
     figures: &[CPU, RATE],
 };
 
-pub const ROWS: &[Row] = &[
+/// All rows, in the order of the table.
+pub fn all() -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().chain(WEB_ROWS)
+}
+
+const ROWS: &[Row] = &[
     Row {
         id: "pairs10-qos0",
         title: "10 pairs, QoS 0",

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::Comparison;
+use super::kinds::{Durable, FLOOR, TIDINGS};
 use super::machine::Machine;
-use super::peers::{Durable, FLOOR, TIDINGS};
 use super::results::{Cell, short};
 use super::rows::{Better, Figure, Row};
 

@@ -8,10 +8,17 @@ use std::os::fd::{AsRawFd, RawFd};
 use anyhow::{Result, bail};
 
 use crate::client::Client;
+use crate::web::Language;
+use crate::web::wrap::Wrap;
 use crate::wire;
+
+/// What is said of a connection that the other side closed.
+pub const CLOSED: &str = "the broker closed the connection";
 
 pub struct Conn {
     stream: TcpStream,
+    wrap: Wrap,
+    pub language: Language,
     partial: Vec<u8>,
     unsent: Vec<u8>,
     /// How much of `unsent` is sent after all; moving the rest each time would cost more.
@@ -25,7 +32,24 @@ impl Conn {
         client.stream.set_nonblocking(true)?;
         Ok(Conn {
             stream: client.stream,
+            wrap: client.wrap,
+            language: client.language,
             partial: client.rest,
+            unsent: Vec::new(),
+            flushed: 0,
+            dead: false,
+        })
+    }
+
+    /// One that was accepted.
+    pub fn accepted(stream: TcpStream, language: Language) -> Result<Conn> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        Ok(Conn {
+            stream,
+            wrap: Wrap::None,
+            language,
+            partial: Vec::new(),
             unsent: Vec::new(),
             flushed: 0,
             dead: false,
@@ -45,6 +69,13 @@ impl Conn {
         if self.dead {
             return Ok(true);
         }
+        match self.wrap.wrap(bytes) {
+            Some(wrapped) => self.send_wrapped(&wrapped),
+            None => self.send_wrapped(bytes),
+        }
+    }
+
+    fn send_wrapped(&mut self, bytes: &[u8]) -> Result<bool> {
         if self.has_unsent() {
             self.unsent.extend_from_slice(bytes);
             return Ok(false);
@@ -64,8 +95,8 @@ impl Conn {
         Ok(all)
     }
 
-    /// Puts the partial packet and what can be read now into `buffer`; the answer is how many bytes
-    /// that are in all. The buffer grows when a packet is larger than it.
+    /// Puts the partial packet and what can be read now into `buffer`, unwrapped; the answer is how
+    /// many bytes that are in all. The buffer grows when a packet is larger than it.
     pub fn read_into(&mut self, buffer: &mut Vec<u8>) -> Result<usize> {
         let kept = self.partial.len();
         if kept > 0 {
@@ -74,11 +105,17 @@ impl Conn {
             }
             buffer[..kept].copy_from_slice(&self.partial);
         }
-        match self.stream.read(&mut buffer[kept..]) {
-            Ok(0) => bail!("the broker closed the connection"),
+        let from = kept + self.wrap.room();
+        match self.stream.read(&mut buffer[from..]) {
+            Ok(0) => bail!(CLOSED),
             Ok(count) => {
                 self.partial.clear();
-                Ok(kept + count)
+                let filled = self.wrap.unwrap(buffer, kept, from, from + count)?;
+                if let Some(owed) = self.wrap.owed() {
+                    // Nothing waits for it; what does not fit now goes with what is sent next.
+                    self.send_wrapped(&owed)?;
+                }
+                Ok(filled)
             }
             Err(error) if is_temporary(error.kind()) => {
                 self.partial.clear();
@@ -90,8 +127,8 @@ impl Conn {
 
     /// DISCONNECT, if the connection can still take it; nothing waits for its end.
     pub fn say_goodbye(&mut self) {
-        if !self.dead && !self.has_unsent() {
-            let _ = self.stream.write(&wire::DISCONNECT_PACKET);
+        if !self.dead && !self.has_unsent() && self.language == Language::Mqtt {
+            let _ = self.send(&wire::DISCONNECT_PACKET);
         }
     }
 
@@ -106,7 +143,7 @@ fn send_some(stream: &mut TcpStream, bytes: &[u8]) -> Result<usize> {
     let mut sent = 0;
     while sent < bytes.len() {
         match stream.write(&bytes[sent..]) {
-            Ok(0) => bail!("the broker closed the connection"),
+            Ok(0) => bail!(CLOSED),
             Ok(count) => sent += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,

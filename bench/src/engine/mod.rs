@@ -8,18 +8,26 @@
 //! counters that the main thread reads.
 
 pub mod conn;
+pub mod hooks;
 mod plan;
 pub mod poll;
+mod publish;
 pub mod receipts;
+mod receive;
+pub mod stamp;
 
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use anyhow::Result;
 
 use crate::client::Client;
 use crate::process::now_ns;
-use crate::wire::{self, Template, Version};
-use conn::Conn;
+use crate::web::Language;
+use crate::wire::{Template, Version};
+use conn::{CLOSED, Conn};
+use hooks::Deliveries;
 use poll::{Poll, TIMER};
 use receipts::{Progress, Stream};
 
@@ -33,6 +41,9 @@ const CATCH_UP: u64 = 256;
 
 /// How many times longer a publisher waits that stands still while others do not.
 const STARVED: u64 = 5;
+
+/// The token of the listener for webhooks.
+const LISTENER: u64 = TIMER - 1;
 
 /// Errors whose words are kept.
 const ERRORS_KEPT: usize = 5;
@@ -50,6 +61,8 @@ struct Publisher {
     progress: Progress,
     /// Nobody receives during the run.
     unheard: bool,
+    /// What it publishes is acknowledged.
+    answered: bool,
     /// What the broker allows to be unacknowledged.
     receive_maximum: u64,
     next_due_ns: u64,
@@ -78,6 +91,8 @@ struct Group {
 enum Role {
     Publisher(usize),
     Subscriber(usize),
+    /// Brings what webhook endpoints are sent.
+    Deliverer,
 }
 
 pub struct Engine {
@@ -98,6 +113,9 @@ pub struct Engine {
     /// An open loop has more to send at once than it may without looking at the receivers.
     behind: bool,
     mark: u32,
+    /// Where webhooks are delivered to.
+    listener: Option<TcpListener>,
+    deliveries: Deliveries,
     read: Vec<u8>,
     write: Vec<u8>,
     outcome: Outcome,
@@ -133,6 +151,8 @@ impl Engine {
             stall_ns: plan.stall.as_nanos() as u64,
             spin: plan.spin,
             mark: plan.mark,
+            listener: plan.listener,
+            deliveries: Deliveries::default(),
             read: vec![0; READ_BYTES],
             write: Vec::with_capacity(READ_BYTES),
             behind: false,
@@ -141,6 +161,10 @@ impl Engine {
             totals: Totals::default(),
             told: Totals::default(),
         };
+        if let Some(listener) = &engine.listener {
+            listener.set_nonblocking(true)?;
+            engine.poll.add(listener.as_raw_fd(), LISTENER, false)?;
+        }
         for group in plan.groups {
             engine.add_group(group)?;
         }
@@ -153,16 +177,14 @@ impl Engine {
         let receivers = if plan.shared {
             1
         } else {
-            plan.subscribers.len() as u32
+            (plan.subscribers.len() + plan.endpoints) as u32
         };
         for client in plan.subscribers {
-            let role = Role::Subscriber(self.subscribers.len());
-            self.subscribers.push(Subscriber {
-                group: self.groups.len(),
-                first_publisher: first,
-                streams: (0..count).map(|_| Stream::default()).collect(),
-            });
+            let role = self.add_subscriber(first, count);
             self.add_conn(client, role)?;
+        }
+        for _ in 0..plan.endpoints {
+            self.add_subscriber(first, count);
         }
         for publisher in plan.publishers {
             let index = self.publishers.len();
@@ -186,6 +208,7 @@ impl Engine {
                 forgiven: 0,
                 progress,
                 unheard: plan.unheard,
+                answered: self.qos > 0 || publisher.client.language == Language::Answers,
                 receive_maximum,
                 next_due_ns,
                 finished: false,
@@ -201,6 +224,17 @@ impl Engine {
             shared_received: 0,
         });
         Ok(())
+    }
+
+    /// A subscriber of these publishers, in the group that is added next.
+    fn add_subscriber(&mut self, first_publisher: usize, publishers: usize) -> Role {
+        let role = Role::Subscriber(self.subscribers.len());
+        self.subscribers.push(Subscriber {
+            group: self.groups.len(),
+            first_publisher,
+            streams: (0..publishers).map(|_| Stream::default()).collect(),
+        });
+        role
     }
 
     fn add_conn(&mut self, client: Client, role: Role) -> Result<()> {
@@ -241,6 +275,10 @@ impl Engine {
                 if event.token == TIMER {
                     continue;
                 }
+                if event.token == LISTENER {
+                    self.accept()?;
+                    continue;
+                }
                 let conn = event.token as usize;
                 if event.writable {
                     self.flush(conn);
@@ -254,108 +292,6 @@ impl Engine {
         }
         self.tell(control);
         Ok(self.finish())
-    }
-
-    /// Fills the windows that have room.
-    fn publish_closed(&mut self, now: u64) {
-        let mut ready = std::mem::take(&mut self.ready);
-        for index in ready.drain(..) {
-            let publisher = &mut self.publishers[index];
-            publisher.listed = false;
-            let Pace::Closed { window, batch } = publisher.pace else {
-                continue;
-            };
-            let conn = &self.conns[publisher.conn];
-            if conn.dead || conn.has_unsent() {
-                continue;
-            }
-            let mut done = publisher.sent;
-            let mut room = window;
-            if !publisher.unheard {
-                done = done.min(publisher.progress.done());
-            }
-            if self.qos > 0 {
-                done = done.min(publisher.acknowledged + publisher.forgiven);
-                room = room.min(publisher.receive_maximum);
-            }
-            room = room.saturating_sub(publisher.sent - done);
-            let left = publisher.limit - publisher.sent;
-            if left == 0 {
-                if done == publisher.sent && !publisher.finished {
-                    publisher.finished = true;
-                    self.totals.finished += 1;
-                }
-                continue;
-            }
-            let batch = batch.min(publisher.receive_maximum.div_ceil(2)).min(left);
-            if room < batch {
-                continue;
-            }
-            let count = room.min(left);
-            for _ in 0..count {
-                publisher.append(&mut self.write, now, index, self.mark);
-            }
-            self.totals.sent += count;
-            let conn = publisher.conn;
-            self.send_written(conn);
-        }
-        if self.ready.is_empty() {
-            // Keeps the allocation.
-            self.ready = ready;
-        }
-    }
-
-    /// Sends what is due. The time in the payload is the time at which it was due, so a generator
-    /// or a broker that stands still cannot hide it.
-    fn publish_open(&mut self, now: u64, measure_from: u64) {
-        if now < self.due_ns {
-            return;
-        }
-        let mut due = u64::MAX;
-        self.behind = false;
-        for index in 0..self.publishers.len() {
-            let publisher = &mut self.publishers[index];
-            let Pace::Open { interval_ns, .. } = publisher.pace else {
-                continue;
-            };
-            let conn = &self.conns[publisher.conn];
-            if conn.dead || publisher.finished {
-                continue;
-            }
-            let mut room = CATCH_UP.min(publisher.limit - publisher.sent);
-            if conn.has_unsent() {
-                room = 0;
-            }
-            if self.qos > 0 {
-                let unacknowledged = publisher.sent - publisher.acknowledged;
-                let allowed = publisher.receive_maximum.min(60_000);
-                room = room.min(allowed.saturating_sub(unacknowledged));
-            }
-            self.behind |= room == CATCH_UP && publisher.next_due_ns + room * interval_ns <= now;
-            while publisher.next_due_ns <= now && room > 0 {
-                let at = publisher.next_due_ns;
-                publisher.append(&mut self.write, at, index, self.mark);
-                publisher.next_due_ns += interval_ns;
-                room -= 1;
-                self.totals.sent += 1;
-                if at >= measure_from {
-                    self.outcome.send_delay.record(now - at);
-                }
-            }
-            if publisher.sent < publisher.limit {
-                due = due.min(publisher.next_due_ns);
-            } else {
-                publisher.finished = true;
-                self.totals.finished += 1;
-            }
-            let conn = publisher.conn;
-            self.send_written(conn);
-        }
-        self.due_ns = due;
-        if due != u64::MAX && due > now && !self.spin {
-            // A timer that cannot be set would show as latency; the next wait ends soon anyway.
-            let _ = self.poll.wake_at(due);
-        }
     }
 
     /// Sends `self.write` on `conn` and empties it.
@@ -400,114 +336,6 @@ impl Engine {
         }
     }
 
-    /// Reads once and handles every whole packet.
-    fn receive(&mut self, index: usize, measure_from: u64) -> Result<()> {
-        let conn = &mut self.conns[index];
-        if conn.dead {
-            return Ok(());
-        }
-        let mut read = std::mem::take(&mut self.read);
-        let filled = conn.read_into(&mut read);
-        let result = match filled {
-            Ok(filled) => {
-                let now = now_ns();
-                match self.handle(index, &read[..filled], now, measure_from) {
-                    Ok(used) => {
-                        self.conns[index].keep(&read[used..filled]);
-                        self.send_written(index);
-                        Ok(())
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-            Err(error) => Err(error),
-        };
-        self.read = read;
-        result
-    }
-
-    /// The answer is how many bytes were whole packets. Answers are gathered in `self.write`.
-    fn handle(&mut self, conn: usize, bytes: &[u8], now: u64, measure_from: u64) -> Result<usize> {
-        let mut used = 0;
-        while let Some(packet) = wire::next_packet(&bytes[used..])? {
-            used += packet.total_len;
-            match (packet.kind(), self.roles[conn]) {
-                (wire::PUBLISH, Role::Subscriber(subscriber)) => {
-                    let publish = wire::received(self.version, &packet)?;
-                    match publish.qos {
-                        0 => {}
-                        1 => wire::ack(&mut self.write, wire::PUBACK << 4, publish.packet_id),
-                        _ => wire::ack(&mut self.write, wire::PUBREC << 4, publish.packet_id),
-                    }
-                    self.note(subscriber, publish.payload, now, measure_from);
-                }
-                (wire::PUBREL, Role::Subscriber(_)) => {
-                    wire::ack(&mut self.write, wire::PUBCOMP << 4, packet_id(&packet)?);
-                }
-                (wire::PUBACK | wire::PUBCOMP, Role::Publisher(publisher)) => {
-                    if is_failure(&packet) {
-                        self.outcome.refused += 1;
-                    }
-                    self.acknowledge(publisher);
-                }
-                (wire::PUBREC, Role::Publisher(publisher)) => {
-                    if is_failure(&packet) {
-                        self.outcome.refused += 1;
-                        self.acknowledge(publisher);
-                    } else {
-                        let id = packet_id(&packet)?;
-                        wire::ack(&mut self.write, wire::PUBREL << 4 | 2, id);
-                    }
-                }
-                (wire::DISCONNECT, _) => {
-                    let code = packet.body.first().copied().unwrap_or(0);
-                    anyhow::bail!("the broker disconnected with code 0x{code:02X}");
-                }
-                (kind, _) => anyhow::bail!("unexpected packet type {kind}"),
-            }
-        }
-        Ok(used)
-    }
-
-    fn acknowledge(&mut self, publisher: usize) {
-        self.publishers[publisher].acknowledged += 1;
-        self.totals.acknowledged += 1;
-        self.list(publisher);
-    }
-
-    /// Notes one message at one subscriber.
-    #[inline]
-    fn note(&mut self, subscriber: usize, payload: &[u8], now: u64, measure_from: u64) {
-        let Some((sequence, at, index)) = stamp(payload, self.mark) else {
-            return;
-        };
-        let subscriber = &mut self.subscribers[subscriber];
-        let local = index.wrapping_sub(subscriber.first_publisher);
-        let Some(stream) = subscriber.streams.get_mut(local) else {
-            return;
-        };
-        let group = &mut self.groups[subscriber.group];
-        let moved = if group.shared {
-            group.shared_received += 1;
-            self.publishers[index].progress.count_one();
-            true
-        } else {
-            let from = stream.next;
-            if !stream.receive(sequence) {
-                return;
-            }
-            let to = stream.next;
-            to > from && self.publishers[index].progress.advance(from, to)
-        };
-        self.totals.delivered += 1;
-        if at >= measure_from {
-            self.outcome.latency.record(now.saturating_sub(at));
-        }
-        if moved {
-            self.list(index);
-        }
-    }
-
     /// Gives up windows in which nothing has moved for too long: what is in them is lost. A broker
     /// that is overloaded may serve others first, so while anything moves there is more patience.
     fn check_stalls(&mut self, now: u64) {
@@ -548,11 +376,16 @@ impl Engine {
         self.write.clear();
         // Level-triggered: a dead descriptor would wake the loop for ever.
         let _ = self.poll.remove(self.conns[conn].fd());
+        if matches!(self.roles[conn], Role::Deliverer) && why == CLOSED {
+            // Connections that are not needed any more may be closed.
+            return;
+        }
         self.totals.errors += 1;
         if self.outcome.errors.len() < ERRORS_KEPT {
             let who = match self.roles[conn] {
                 Role::Publisher(_) => "publisher",
                 Role::Subscriber(_) => "subscriber",
+                Role::Deliverer => "delivery",
             };
             self.outcome.errors.push(format!("{who}: {why}"));
         }
@@ -602,57 +435,7 @@ impl Engine {
         self.outcome.sent = self.totals.sent;
         self.outcome.acknowledged = self.totals.acknowledged;
         self.outcome.delivered = self.totals.delivered;
+        self.outcome.webhook_ids = self.deliveries.distinct();
         self.outcome
     }
-}
-
-impl Publisher {
-    /// Appends one PUBLISH with its sequence number and time.
-    #[inline]
-    fn append(&mut self, out: &mut Vec<u8>, at_ns: u64, index: usize, mark: u32) {
-        let template = &self.templates[self.next_template % self.templates.len()];
-        self.next_template += 1;
-        let start = out.len();
-        out.extend_from_slice(&template.bytes);
-        let packet = &mut out[start..];
-        if template.packet_id_at > 0 {
-            let id = (self.sent % 65_535) as u16 + 1;
-            packet[template.packet_id_at..][..2].copy_from_slice(&id.to_be_bytes());
-        }
-        let payload = &mut packet[template.payload_at..];
-        payload[..8].copy_from_slice(&self.sent.to_be_bytes());
-        payload[8..16].copy_from_slice(&at_ns.to_be_bytes());
-        payload[16..20].copy_from_slice(&(index as u32).to_be_bytes());
-        payload[20..24].copy_from_slice(&mark.to_be_bytes());
-        self.sent += 1;
-    }
-}
-
-/// Sequence number, time and publisher of a payload of this run.
-#[inline]
-pub fn stamp(payload: &[u8], mark: u32) -> Option<(u64, u64, usize)> {
-    let head = payload.first_chunk::<24>()?;
-    let (sequence, rest) = head.split_first_chunk::<8>()?;
-    let (at, rest) = rest.split_first_chunk::<8>()?;
-    let (index, theirs) = rest.split_first_chunk::<4>()?;
-    if *theirs != mark.to_be_bytes() {
-        return None;
-    }
-    let index = u32::from_be_bytes(*index) as usize;
-    Some((
-        u64::from_be_bytes(*sequence),
-        u64::from_be_bytes(*at),
-        index,
-    ))
-}
-
-fn packet_id(packet: &wire::Raw<'_>) -> Result<[u8; 2]> {
-    let id = packet.body.first_chunk::<2>();
-    id.copied()
-        .ok_or_else(|| anyhow::anyhow!("an acknowledgement without a packet identifier"))
-}
-
-/// Version 5: a reason code of 0x80 or more.
-fn is_failure(packet: &wire::Raw<'_>) -> bool {
-    packet.body.get(2).is_some_and(|code| *code >= 0x80)
 }

@@ -1,5 +1,6 @@
 //! What the engine is told to do, what it says while it does it, and what it found.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -86,6 +87,8 @@ pub struct PublisherPlan {
 pub struct GroupPlan {
     pub publishers: Vec<PublisherPlan>,
     pub subscribers: Vec<Client>,
+    /// Webhook endpoints, which are subscribers too. The first group has endpoint 0.
+    pub endpoints: usize,
     /// The subscribers are members of one shared subscription: each message goes to one of them.
     pub shared: bool,
     /// The loop is closed by acknowledgements alone: the receivers are not connected.
@@ -100,6 +103,8 @@ pub struct EnginePlan {
     pub spin: bool,
     /// Marks the payloads of this run.
     pub mark: u32,
+    /// Where webhooks are delivered to, all of them in one thread.
+    pub listener: Option<TcpListener>,
 }
 
 #[derive(Default)]
@@ -114,6 +119,10 @@ pub struct Outcome {
     pub stalls: u64,
     /// PUBLISH packets that the broker answered with a failure.
     pub refused: u64,
+    /// Different values of `webhook-id` at different endpoints.
+    pub webhook_ids: u64,
+    /// Deliveries whose `webhook-id` was that of another message, or was another one before.
+    pub wrong_ids: u64,
     pub errors: Vec<String>,
     pub latency: Histogram,
     /// Open loop: how late the generator itself was.
@@ -130,6 +139,8 @@ impl Outcome {
         self.late += other.late;
         self.stalls += other.stalls;
         self.refused += other.refused;
+        self.webhook_ids += other.webhook_ids;
+        self.wrong_ids += other.wrong_ids;
         self.errors.extend(other.errors);
         self.latency.merge(&other.latency);
         self.send_delay.merge(&other.send_delay);

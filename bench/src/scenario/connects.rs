@@ -127,7 +127,7 @@ impl Storm {
     }
 
     fn begin(&mut self, slot: usize) -> Result<()> {
-        let socket = socket(&self.target)?;
+        let socket = socket(self.target.address)?;
         socket.set_nonblocking(true)?;
         let started_ns = now_ns();
         match socket.connect(&self.target.address.into()) {

@@ -1,16 +1,22 @@
 //! What can be measured. Each scenario sets up its clients, measures, cleans up and reports.
 
 pub mod connects;
+mod fill;
 pub mod idle;
 pub mod offline;
 pub mod raw_log;
+pub mod resume;
 pub mod retained;
+pub mod streams;
 pub mod traffic;
+pub mod webhooks;
 
 use anyhow::Result;
 
 use crate::client::{Client, Target};
-use crate::options::FilterKind;
+use crate::options::{FilterKind, Options};
+use crate::web::{PublishOver, SubscribeOver, requests, streams as web_streams};
+use crate::wire::{self, Template};
 
 /// Filters in one SUBSCRIBE packet.
 const FILTERS_TOGETHER: usize = 100;
@@ -71,4 +77,48 @@ pub fn hold_unrelated(
 pub fn hold_idle(target: &Target, run: &str, count: usize) -> Result<Vec<Client>> {
     let ids: Vec<String> = (0..count).map(|index| format!("{run}i{index}")).collect();
     Client::open_many(target, &ids, false)
+}
+
+/// Subscribers, however they are connected; the `index`th subscribes to `filters(index)`.
+pub fn open_subscribers(
+    options: &Options,
+    ids: &[String],
+    filters: impl Fn(usize) -> Vec<String>,
+) -> Result<Vec<Client>> {
+    match options.web.subscribe_over {
+        SubscribeOver::Sse | SubscribeOver::Ws => {
+            return web_streams::open_many(&options.web, ids.len(), filters);
+        }
+        SubscribeOver::Mqtt | SubscribeOver::MqttWs => {}
+    }
+    let mut clients = Client::open_many(&options.subscriber_target(), ids, options.durable)?;
+    for (index, client) in clients.iter_mut().enumerate() {
+        client.begin_subscribe(filters(index).iter().map(String::as_str), options.qos)?;
+    }
+    for client in &mut clients {
+        client.finish_subscribe()?;
+    }
+    Ok(clients)
+}
+
+/// Publishers, however they are connected.
+pub fn open_publishers(options: &Options, ids: &[String]) -> Result<Vec<Client>> {
+    match options.web.publish_over {
+        PublishOver::Http => ids.iter().map(|_| Client::dial(options.web.http)).collect(),
+        PublishOver::Mqtt | PublishOver::MqttWs => {
+            Client::open_many(&options.publisher_target(), ids, options.durable)
+        }
+    }
+}
+
+/// What a publisher sends to a topic.
+pub fn template(options: &Options, topic: &str, text: bool) -> Template {
+    let payload = vec![b'x'; options.payload];
+    let template = match options.web.publish_over {
+        PublishOver::Http => requests::publish(&options.web, options.qos, topic, &payload),
+        PublishOver::Mqtt | PublishOver::MqttWs => {
+            wire::publish(options.version, options.qos, false, topic, &payload)
+        }
+    };
+    Template { text, ..template }
 }

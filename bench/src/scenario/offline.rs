@@ -5,18 +5,17 @@
 //! publisher goes through all topics in turn. So each message matches `--targets` sessions, and
 //! what a session must get follows from its number alone, also in a later process.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 
-use super::traffic;
+use super::fill::Fill;
 use crate::client::{Client, forget_sessions};
 use crate::engine::conn::Conn;
 use crate::engine::poll::Poll;
 use crate::engine::receipts::Stream;
-use crate::engine::{Control, EnginePlan, GroupPlan, Outcome, Pace, Phase, PublisherPlan, stamp};
+use crate::engine::stamp::Stamp;
 use crate::options::Options;
 use crate::process::{self, Snapshot, now_ns};
 use crate::report::Report;
@@ -144,92 +143,24 @@ fn fill(options: &Options, setting: &Setting, report: &mut Report) -> Result<()>
     let rss = || options.broker_pid.and_then(process::resident_bytes);
     let before = rss();
 
-    let ids: Vec<String> = (0..setting.publishers)
-        .map(|index| format!("{}w{index}", setting.run))
-        .collect();
-    let payload = vec![b'x'; options.payload];
-    let templates: Vec<_> = (0..setting.topics)
-        .map(|topic| {
-            wire::publish(
-                options.version,
-                setting.qos,
-                false,
-                &setting.topic(topic),
-                &payload,
-            )
-        })
-        .collect();
-    let window = (window(options) / setting.publishers).max(1) as u64;
-    let batch = options
-        .batch
-        .map_or(window / 2, |batch| batch as u64)
-        .clamp(1, window);
-    let publishers = Client::open_many(&target, &ids, false)?
-        .into_iter()
-        .map(|client| PublisherPlan {
-            client,
-            pace: Pace::Closed { window, batch },
-            templates: templates.clone(),
-            limit: setting.messages,
-        })
-        .collect();
-    let plan = EnginePlan {
-        groups: vec![GroupPlan {
-            publishers,
-            subscribers: Vec::new(),
-            shared: false,
-            unheard: true,
-        }],
-        version: options.version,
+    let options = Options {
         qos: setting.qos,
-        stall: options.stall(),
-        spin: options.spin,
-        mark: options.mark(),
+        ..options.clone()
     };
-    let control = Control::new();
-    let threads = traffic::start(vec![plan], &control)?;
-    let total = setting.messages * setting.publishers as u64;
-    let over = || {
-        control.finished.load(Relaxed) + control.errors.load(Relaxed) >= setting.publishers as u64
+    let fill = Fill {
+        topics: (0..setting.topics)
+            .map(|topic| setting.topic(topic))
+            .collect(),
+        publishers: setting.publishers,
+        messages: setting.messages,
+        window: (window(&options) / setting.publishers).max(1) as u64,
+        text: false,
     };
-    let wait_for = |acknowledged: u64| {
-        while control.acknowledged.load(Relaxed) < acknowledged && !over() {
-            thread::sleep(Duration::from_millis(1));
-        }
-    };
-    // A tenth is the warm-up.
-    wait_for(total / 10);
-    let from = Snapshot::take(options.broker_pid);
-    let acknowledged = control.acknowledged.load(Relaxed);
-    wait_for(total);
-    let to = Snapshot::take(options.broker_pid);
-    let acknowledged = control.acknowledged.load(Relaxed) - acknowledged;
-    if let Some(pid) = options.broker_pid.filter(|_| options.kill) {
-        process::kill(pid);
-    }
-    control.enter(Phase::Quit);
-    let mut outcome = Outcome::default();
-    for thread in threads {
-        let joined = thread
-            .join()
-            .map_err(|_| anyhow!("a generator thread panicked"))?;
-        outcome.merge(joined?);
-    }
-    report.interval(&from, &to, acknowledged);
-    let seconds = (to.at_ns - from.at_ns).max(1) as f64 / 1e9;
-    report.figure("acknowledged_per_s", acknowledged as f64 / seconds);
-    report.set("sent", outcome.sent);
-    report.set(
-        "unacknowledged",
-        outcome.sent.saturating_sub(outcome.acknowledged),
-    );
-    report.set("stalls", outcome.stalls);
-    report.set("refused", outcome.refused);
+    fill.run(&options, report)?;
     if let (Some(before), Some(after)) = (before, rss()) {
         report.set("rss_before_bytes", before);
         report.set("rss_bytes", after);
     }
-    report.set("errors", outcome.errors);
     Ok(())
 }
 
@@ -394,11 +325,12 @@ impl Drainer<'_> {
                         1 => wire::ack(&mut self.answers, wire::PUBACK << 4, publish.packet_id),
                         _ => wire::ack(&mut self.answers, wire::PUBREC << 4, publish.packet_id),
                     }
-                    let Some((sequence, _, publisher)) = stamp(publish.payload, mark) else {
+                    let Some(stamp) = Stamp::read_binary(publish.payload, mark) else {
                         continue;
                     };
+                    let publisher = stamp.publisher as usize;
                     let first = self.setting.first_sequence(publisher, session.topic);
-                    let number = sequence.saturating_sub(first) / self.setting.topics as u64;
+                    let number = stamp.sequence.saturating_sub(first) / self.setting.topics as u64;
                     if let Some(stream) = session.streams.get_mut(publisher) {
                         self.received += u64::from(stream.receive(number));
                     }

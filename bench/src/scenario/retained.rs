@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::client::{Client, Target};
+use crate::engine::stamp::Stamp;
 use crate::options::Options;
 use crate::process::{self, Snapshot, now_ns};
 use crate::report::Report;
@@ -148,8 +149,8 @@ fn replay(options: &Options, target: &Target, id: &str, count: usize) -> Result<
                         1 => wire::ack(&mut answers, wire::PUBACK << 4, publish.packet_id),
                         _ => wire::ack(&mut answers, wire::PUBREC << 4, publish.packet_id),
                     }
-                    if let Some((index, _, _)) = crate::engine::stamp(publish.payload, mark)
-                        && let Some(seen) = seen.get_mut(index as usize)
+                    if let Some(stamp) = Stamp::read_binary(publish.payload, mark)
+                        && let Some(seen) = seen.get_mut(stamp.sequence as usize)
                         && !*seen
                     {
                         *seen = true;

@@ -1,20 +1,21 @@
 //! Messages from publishers to connected subscribers: pairs, fan-in, fan-out, shared subscriptions,
 //! many subscriptions, latency.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
+use clap::ValueEnum;
 
-use super::{hold_idle, hold_unrelated};
-use crate::client::{Client, forget_sessions};
+use super::{hold_idle, hold_unrelated, open_publishers, open_subscribers, template};
+use crate::client::forget_sessions;
 use crate::engine::{Control, Engine, EnginePlan, GroupPlan, Outcome, Pace, Phase, PublisherPlan};
 use crate::options::Options;
 use crate::process::{self, Snapshot, now_ns};
 use crate::report::Report;
-use crate::wire;
 
 /// How long memory is left to settle before it is read.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -25,7 +26,19 @@ pub struct Shape {
     pub groups: usize,
     pub publishers: usize,
     pub subscribers: usize,
+    /// Webhook endpoints, which get what subscribers get. Only one group can have any.
+    pub endpoints: usize,
     pub shared: bool,
+}
+
+impl Shape {
+    /// How many get each message.
+    fn receivers(&self) -> u64 {
+        match self.shared {
+            true => 1,
+            false => (self.subscribers + self.endpoints) as u64,
+        }
+    }
 }
 
 pub fn pairs(options: &Options) -> Result<Report> {
@@ -33,9 +46,10 @@ pub fn pairs(options: &Options) -> Result<Report> {
         groups: options.clients.unwrap_or(10),
         publishers: 1,
         subscribers: 1,
+        endpoints: 0,
         shared: false,
     };
-    run("pairs", options, shape)
+    run("pairs", options, shape, None)
 }
 
 pub fn fan_in(options: &Options) -> Result<Report> {
@@ -43,9 +57,10 @@ pub fn fan_in(options: &Options) -> Result<Report> {
         groups: 1,
         publishers: options.clients.unwrap_or(100),
         subscribers: 1,
+        endpoints: 0,
         shared: false,
     };
-    run("fan-in", options, shape)
+    run("fan-in", options, shape, None)
 }
 
 pub fn fan_out(options: &Options) -> Result<Report> {
@@ -53,9 +68,10 @@ pub fn fan_out(options: &Options) -> Result<Report> {
         groups: 1,
         publishers: options.clients.unwrap_or(1),
         subscribers: options.subscribers.unwrap_or(100),
+        endpoints: 0,
         shared: false,
     };
-    run("fan-out", options, shape)
+    run("fan-out", options, shape, None)
 }
 
 pub fn shared(options: &Options) -> Result<Report> {
@@ -63,9 +79,10 @@ pub fn shared(options: &Options) -> Result<Report> {
         groups: 1,
         publishers: options.clients.unwrap_or(1),
         subscribers: options.subscribers.unwrap_or(100),
+        endpoints: 0,
         shared: true,
     };
-    run("shared", options, shape)
+    run("shared", options, shape, None)
 }
 
 pub fn many_subscriptions(options: &Options) -> Result<Report> {
@@ -75,9 +92,10 @@ pub fn many_subscriptions(options: &Options) -> Result<Report> {
         groups: options.clients.unwrap_or(10),
         publishers: 1,
         subscribers: 1,
+        endpoints: 0,
         shared: false,
     };
-    run("many-subscriptions", &options, shape)
+    run("many-subscriptions", &options, shape, None)
 }
 
 pub fn latency(options: &Options) -> Result<Report> {
@@ -87,9 +105,10 @@ pub fn latency(options: &Options) -> Result<Report> {
         groups: options.clients.unwrap_or(1),
         publishers: 1,
         subscribers: options.subscribers.unwrap_or(1),
+        endpoints: 0,
         shared: false,
     };
-    run("latency", &options, shape)
+    run("latency", &options, shape, None)
 }
 
 pub fn persistent_pairs(options: &Options) -> Result<Report> {
@@ -102,26 +121,27 @@ pub fn persistent_pairs(options: &Options) -> Result<Report> {
         groups: options.clients.unwrap_or(10),
         publishers: 1,
         subscribers: 1,
+        endpoints: 0,
         shared: false,
     };
-    run("persistent-pairs", &options, shape)
+    run("persistent-pairs", &options, shape, None)
 }
 
 /// The clients of a run, by name.
-struct Names {
-    run: String,
+pub struct Names {
+    pub run: String,
 }
 
 impl Names {
-    fn publisher(&self, group: usize, index: usize) -> String {
+    pub fn publisher(&self, group: usize, index: usize) -> String {
         format!("{}p{group}-{index}", self.run)
     }
 
-    fn subscriber(&self, group: usize, index: usize) -> String {
+    pub fn subscriber(&self, group: usize, index: usize) -> String {
         format!("{}s{group}-{index}", self.run)
     }
 
-    fn topics(&self, group: usize, count: usize) -> Vec<String> {
+    pub fn topics(&self, group: usize, count: usize) -> Vec<String> {
         match count {
             1 => vec![format!("bench/{}/{group}", self.run)],
             _ => (0..count)
@@ -160,7 +180,13 @@ fn pace(options: &Options, publishers: usize, index: usize, start_ns: u64) -> Pa
     }
 }
 
-fn run(scenario: &str, options: &Options, shape: Shape) -> Result<Report> {
+/// Runs what `shape` says; `listener` is where webhooks are delivered to.
+pub fn run(
+    scenario: &str,
+    options: &Options,
+    shape: Shape,
+    listener: Option<TcpListener>,
+) -> Result<Report> {
     let target = options.target();
     let names = Names {
         run: options.run_name(),
@@ -205,7 +231,7 @@ fn run(scenario: &str, options: &Options, shape: Shape) -> Result<Report> {
         }
     }
 
-    let plans = plan(options, shape, &names)?;
+    let plans = plan(options, shape, &names, listener)?;
     let control = Control::new();
     let threads = start(plans, &control)?;
     let measured = measure(&control, options, shape, &names)?;
@@ -238,6 +264,16 @@ fn run(scenario: &str, options: &Options, shape: Shape) -> Result<Report> {
     report.set("out_of_order", outcome.late);
     report.set("stalls", outcome.stalls);
     report.set("refused", outcome.refused);
+    if shape.endpoints > 0 {
+        report.set("webhook_ids", outcome.webhook_ids);
+        report.set("wrong_webhook_ids", outcome.wrong_ids);
+        if outcome.wrong_ids > 0 || outcome.webhook_ids != outcome.delivered {
+            outcome.errors.push(format!(
+                "{} messages had {} values of webhook-id",
+                outcome.delivered, outcome.webhook_ids
+            ));
+        }
+    }
     if options.qos > 0 {
         report.set(
             "unacknowledged",
@@ -278,6 +314,20 @@ fn describe(report: &mut Report, options: &Options, shape: Shape) {
     report.set("groups", shape.groups);
     report.set("publishers", shape.publishers);
     report.set("subscribers", shape.subscribers);
+    if shape.endpoints > 0 {
+        report.set("endpoints", shape.endpoints);
+    }
+    for (key, over) in [
+        (
+            "subscribe_over",
+            options.web.subscribe_over.to_possible_value(),
+        ),
+        ("publish_over", options.web.publish_over.to_possible_value()),
+    ] {
+        if let Some(over) = over {
+            report.set(key, over.get_name());
+        }
+    }
     report.set("topics", options.topics);
     report.set("durable", options.durable);
     match pace(options, 1, 0, 0) {
@@ -292,8 +342,12 @@ fn describe(report: &mut Report, options: &Options, shape: Shape) {
 }
 
 /// Connects everyone; one plan per thread.
-fn plan(options: &Options, shape: Shape, names: &Names) -> Result<Vec<EnginePlan>> {
-    let target = options.target();
+fn plan(
+    options: &Options,
+    shape: Shape,
+    names: &Names,
+    mut listener: Option<TcpListener>,
+) -> Result<Vec<EnginePlan>> {
     let threads = options.threads.min(shape.groups);
     let mut plans: Vec<EnginePlan> = (0..threads)
         .map(|_| EnginePlan {
@@ -303,6 +357,7 @@ fn plan(options: &Options, shape: Shape, names: &Names) -> Result<Vec<EnginePlan
             stall: options.stall(),
             spin: options.spin,
             mark: options.mark(),
+            listener: listener.take(),
         })
         .collect();
     let ids = |name: &dyn Fn(usize, usize) -> String, each: usize| -> Vec<String> {
@@ -319,18 +374,13 @@ fn plan(options: &Options, shape: Shape, names: &Names) -> Result<Vec<EnginePlan
         &|group, index| names.publisher(group, index),
         shape.publishers,
     );
-    let mut subscribers = Client::open_many(&target, &subscriber_ids, options.durable)?;
-    for (index, client) in subscribers.iter_mut().enumerate() {
+    let subscribers = open_subscribers(options, &subscriber_ids, |index| {
         let group = index / shape.subscribers;
-        let filter = names.filter(group, options.topics, shape.shared);
-        client.begin_subscribe([filter.as_str()], options.qos)?;
-    }
-    for client in &mut subscribers {
-        client.finish_subscribe()?;
-    }
-    let publishers = Client::open_many(&target, &publisher_ids, options.durable)?;
+        vec![names.filter(group, options.topics, shape.shared)]
+    })?;
+    let publishers = open_publishers(options, &publisher_ids)?;
 
-    let payload = vec![b'x'; options.payload];
+    let text = options.web.text() || shape.endpoints > 0;
     let start_ns = now_ns() + 20_000_000;
     let count = shape.groups * shape.publishers;
     let mut subscribers = subscribers.into_iter();
@@ -339,7 +389,7 @@ fn plan(options: &Options, shape: Shape, names: &Names) -> Result<Vec<EnginePlan
         let templates: Vec<_> = names
             .topics(group, options.topics)
             .iter()
-            .map(|topic| wire::publish(options.version, options.qos, false, topic, &payload))
+            .map(|topic| template(options, topic, text))
             .collect();
         plans[group % threads].groups.push(GroupPlan {
             publishers: (&mut publishers)
@@ -352,6 +402,7 @@ fn plan(options: &Options, shape: Shape, names: &Names) -> Result<Vec<EnginePlan
                 })
                 .collect(),
             subscribers: (&mut subscribers).take(shape.subscribers).collect(),
+            endpoints: shape.endpoints,
             shared: shape.shared,
             unheard: false,
         });
@@ -457,11 +508,7 @@ fn drain(control: &Control, options: &Options, shape: Shape) {
     control.enter(Phase::Drain);
     // Sending may have been seen last just before the phase was.
     thread::sleep(Duration::from_millis(50));
-    let receivers = if shape.shared {
-        1
-    } else {
-        shape.subscribers as u64
-    };
+    let receivers = shape.receivers();
     let mut last = (0, Instant::now());
     loop {
         let delivered = control.delivered.load(Relaxed);

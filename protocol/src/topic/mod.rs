@@ -50,6 +50,10 @@ pub enum TopicError {
     ShareNameInvalid,
     /// `$share/name` without a Topic Filter after it [MQTT-4.8.2-2].
     SharedFilterMissing,
+    /// `$replay/` without a place to begin at, or without a Topic Filter after it.
+    ReplayIncomplete,
+    /// `$replay/` as the filter of a Shared Subscription, or the other way round, or of itself.
+    ReplayNested,
 }
 
 impl TopicError {
@@ -73,6 +77,14 @@ impl TopicError {
             TopicError::SharedFilterMissing => {
                 "$share/name must be followed by a / and a Topic Filter"
             }
+            TopicError::ReplayIncomplete => {
+                "$replay/ must be followed by where to begin, a / and a Topic Filter, as in \
+                 $replay/10m/orders/#"
+            }
+            TopicError::ReplayNested => {
+                "$replay/ cannot be shared, nor stand in another $replay/: each client replays for \
+                 itself"
+            }
         }
     }
 }
@@ -94,11 +106,14 @@ pub fn name_is_valid(topic: &str, limits: &TopicLimits) -> Result<(), TopicError
     Ok(())
 }
 
-/// A Topic Filter, taken apart if it is one of a Shared Subscription.
+/// A Topic Filter, taken apart if it is one of a Shared Subscription, or of a replay.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Filter<'a> {
     /// The ShareName of `$share/{ShareName}/{filter}`; `None` for an ordinary subscription.
     pub share: Option<&'a str>,
+    /// Where to begin, of `$replay/{since}/{filter}`: what [`Since`](crate::sse::Since) reads. It is
+    /// not judged here. `None` for a subscription to what comes.
+    pub since: Option<&'a str>,
     /// What is matched against Topic Names.
     pub filter: &'a str,
 }
@@ -108,24 +123,49 @@ impl<'a> Filter<'a> {
     ///
     /// `bytes_max` bounds the whole string, `levels_max` the part that is matched.
     pub fn parse(text: &'a str, limits: &TopicLimits) -> Result<Filter<'a>, TopicError> {
-        let (share, filter) = match text.strip_prefix("$share/") {
-            None => (None, text),
-            Some(rest) => {
-                let (name, filter) = rest.split_once('/').unwrap_or((rest, ""));
-                if name.is_empty() || has_wildcard(name) {
-                    return Err(TopicError::ShareNameInvalid);
-                }
-                if filter.is_empty() {
-                    return Err(TopicError::SharedFilterMissing);
-                }
-                (Some(name), filter)
-            }
+        let plain = |filter| Filter {
+            share: None,
+            since: None,
+            filter,
         };
-        check_size(text, filter, limits)?;
-        check_wildcards(filter)?;
-        Ok(Filter { share, filter })
+        let parsed = if let Some(rest) = text.strip_prefix("$share/") {
+            let (name, filter) = rest.split_once('/').unwrap_or((rest, ""));
+            if name.is_empty() || has_wildcard(name) {
+                return Err(TopicError::ShareNameInvalid);
+            }
+            if filter.is_empty() {
+                return Err(TopicError::SharedFilterMissing);
+            }
+            if filter.starts_with(REPLAY) {
+                return Err(TopicError::ReplayNested);
+            }
+            Filter {
+                share: Some(name),
+                ..plain(filter)
+            }
+        } else if let Some(rest) = text.strip_prefix(REPLAY) {
+            let (since, filter) = rest.split_once('/').unwrap_or((rest, ""));
+            if since.is_empty() || filter.is_empty() {
+                return Err(TopicError::ReplayIncomplete);
+            }
+            if filter.starts_with(REPLAY) || filter.starts_with("$share/") {
+                return Err(TopicError::ReplayNested);
+            }
+            Filter {
+                since: Some(since),
+                ..plain(filter)
+            }
+        } else {
+            plain(text)
+        };
+        check_size(text, parsed.filter, limits)?;
+        check_wildcards(parsed.filter)?;
+        Ok(parsed)
     }
 }
+
+/// What the Topic Filter of a replay begins with. No topic does: those under `$` are the server's.
+const REPLAY: &str = "$replay/";
 
 /// What names and filters have in common: `levels` is the part whose levels count.
 fn check_size(text: &str, levels: &str, limits: &TopicLimits) -> Result<(), TopicError> {

@@ -46,18 +46,16 @@ fn names() {
 #[test]
 fn filters() {
     use TopicError as E;
-    let plain = |filter| {
+    let parts = |share, since, filter| {
         Ok(Filter {
-            share: None,
+            share,
+            since,
             filter,
         })
     };
-    let shared = |share, filter| {
-        Ok(Filter {
-            share: Some(share),
-            filter,
-        })
-    };
+    let plain = |filter| parts(None, None, filter);
+    let shared = |share, filter| parts(Some(share), None, filter);
+    let replay = |since, filter| parts(None, Some(since), filter);
     let long = format!("$share/g/{}", "x".repeat(65_535 - 9));
     let too_long = format!("{long}x");
     let deep = format!("$share/g/{}", "/".repeat(127));
@@ -101,6 +99,25 @@ fn filters() {
         ("$share/g/", Err(E::SharedFilterMissing)),
         ("$share/g/a#", Err(E::MultiLevelWildcardMisplaced)),
         ("$share/g\0/a", Err(E::NullCharacter)),
+        ("$replay/10m/a/#", replay("10m", "a/#")),
+        ("$replay/earliest//", replay("earliest", "/")),
+        ("$replay/7.42/$SYS/#", replay("7.42", "$SYS/#")),
+        // Where to begin is not matched with anything: what it may be is said elsewhere.
+        (
+            "$replay/2026-11-25T12:00:00+01:00/+",
+            replay("2026-11-25T12:00:00+01:00", "+"),
+        ),
+        ("$replay", plain("$replay")),
+        ("$replays/10m/a", plain("$replays/10m/a")),
+        ("$replay/", Err(E::ReplayIncomplete)),
+        ("$replay/10m", Err(E::ReplayIncomplete)),
+        ("$replay/10m/", Err(E::ReplayIncomplete)),
+        ("$replay//a", Err(E::ReplayIncomplete)),
+        ("$replay/10m/a#", Err(E::MultiLevelWildcardMisplaced)),
+        ("$replay/1\0/a", Err(E::NullCharacter)),
+        ("$replay/10m/$share/g/a", Err(E::ReplayNested)),
+        ("$replay/10m/$replay/10m/a", Err(E::ReplayNested)),
+        ("$share/g/$replay/10m/a", Err(E::ReplayNested)),
         (&long, shared("g", &long[9..])),
         (&too_long, Err(E::TooLong)),
         (&deep, shared("g", &deep[9..])),
@@ -282,7 +299,8 @@ proptest! {
         for (one, two) in [(&one, &two), (&two, &one), (&one, &one), (&two, &two)] {
             let _ = (matches(one, two), covers(one, two), name_is_valid(one, &limits));
             if let Ok(parsed) = Filter::parse(one, &limits) {
-                let prefix = parsed.share.map_or(0, |share| "$share//".len() + share.len());
+                let prefix = parsed.share.map_or(0, |share| "$share//".len() + share.len())
+                    + parsed.since.map_or(0, |since| "$replay//".len() + since.len());
                 prop_assert_eq!(parsed.filter, &one[prefix..]);
             }
         }
@@ -291,7 +309,7 @@ proptest! {
     #[test]
     fn generated_filters_and_topics_are_valid(filter in filter(), topic in topic()) {
         let limits = TopicLimits::default();
-        prop_assert_eq!(Filter::parse(&filter, &limits), Ok(Filter { share: None, filter: &filter }));
+        prop_assert_eq!(Filter::parse(&filter, &limits), Ok(Filter { share: None, since: None, filter: &filter }));
         prop_assert_eq!(name_is_valid(&topic, &limits), Ok(()));
         // A name is a filter that matches only itself.
         prop_assert!(matches(&topic, &topic) && covers(&topic, &topic));

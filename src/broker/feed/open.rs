@@ -6,7 +6,9 @@ use super::reader::{Gap, Reader};
 use super::{Feed, Kind};
 use crate::access::Principal;
 use crate::broker::Broker;
+use crate::broker::clock::Millis;
 use crate::store::{Offset, Ticket};
+use tidings_protocol::sse::Since;
 use tidings_protocol::topic::{self, Filter, TopicError};
 
 /// A place in the log, as a client knows it: it means nothing in the log of another epoch.
@@ -29,6 +31,22 @@ pub enum Start {
     Since(u64),
 }
 
+impl Start {
+    /// What a client asked for at `now`.
+    pub fn of(since: Since, now: Millis) -> Start {
+        match since {
+            Since::Cursor(at) => Start::After(Cursor {
+                epoch: at.epoch,
+                offset: Offset(at.offset),
+            }),
+            Since::Time(at_ms) => Start::Since(at_ms),
+            Since::Ago(ago) => Start::Since(now.0.saturating_sub(ago.as_millis() as u64)),
+            Since::Earliest => Start::Earliest,
+            Since::Latest => Start::Latest,
+        }
+    }
+}
+
 /// A reader, opened.
 pub struct OpenReader {
     pub reader: Reader,
@@ -47,6 +65,8 @@ pub enum ReaderError {
     InvalidFilter { filter: String, error: TopicError },
     #[error("{filter:?} is a Shared Subscription, which only a named session can have")]
     SharedFilter { filter: String },
+    #[error("{filter:?} is how a session replays; here that is a filter and `since`")]
+    ReplayFilter { filter: String },
     #[error("no right to subscribe to {filter:?}")]
     NotAuthorized { filter: String },
     #[error("there are too many different subscriptions already")]
@@ -78,6 +98,10 @@ impl Broker {
             if parsed.share.is_some() {
                 let filter = filter.to_owned();
                 return Err(ReaderError::SharedFilter { filter });
+            }
+            if parsed.since.is_some() {
+                let filter = filter.to_owned();
+                return Err(ReaderError::ReplayFilter { filter });
             }
             if !principal.may_subscribe(filter) {
                 let filter = filter.to_owned();
@@ -111,16 +135,28 @@ impl Broker {
             && let Some(stream) = self.feeds.stream_of(&sorted)
             && self.prefers_stream(&stream, &sorted, start)
         {
-            let same = stream
-                .filters
-                .iter()
-                .map(|it| &**it)
-                .eq(sorted.iter().copied());
-            let narrowed = (!same).then(|| sorted.iter().map(|&it| it.into()).collect());
+            let narrowed = narrowed(&stream, &sorted);
+            let principal = Some(principal);
             return Ok(self.begin(stream, narrowed, principal, start, Ticket::default()));
         }
         let (window, ticket) = self.window(&sorted)?;
-        Ok(self.begin(window, None, principal, start, ticket))
+        Ok(self.begin(window, None, Some(principal), start, ticket))
+    }
+
+    /// Whether a stream has all that this filter matches.
+    pub(in crate::broker) fn has_stream(&self, filter: &str) -> bool {
+        self.feeds.stream_of(&[filter]).is_some()
+    }
+
+    /// Opens a reader for a session, which asks for its rights itself, of a stream that has all that
+    /// this filter matches. None if there is no such stream.
+    ///
+    /// May wait for the disk if it begins at a time.
+    pub(in crate::broker) fn open_stream(&self, filter: &str, start: Start) -> Option<OpenReader> {
+        let filters = [filter];
+        let stream = self.feeds.stream_of(&filters)?;
+        let narrowed = narrowed(&stream, &filters);
+        Some(self.begin(stream, narrowed, None, start, Ticket::default()))
     }
 
     /// Opens a reader of what `filters` match in a stream: in the one with this name, or without a
@@ -166,7 +202,7 @@ impl Broker {
         &self,
         feed: Arc<Feed>,
         filters: Option<Box<[Arc<str>]>>,
-        principal: &Principal,
+        principal: Option<&Principal>,
         start: Start,
         ticket: Ticket,
     ) -> OpenReader {
@@ -248,6 +284,13 @@ impl Broker {
             }
         }
     }
+}
+
+/// These filters, which are sorted, unless they are all that the feed has.
+fn narrowed(feed: &Feed, filters: &[&str]) -> Option<Box<[Arc<str>]>> {
+    let all = feed.filters.iter().map(|it| &**it);
+    let same = all.eq(filters.iter().copied());
+    (!same).then(|| filters.iter().map(|&it| it.into()).collect())
 }
 
 /// Whether a feed has everything that these filters match.

@@ -50,9 +50,13 @@ pub struct Reader {
     cursor: Offset,
     /// Fewer than what the feed has.
     filters: Option<Box<[Arc<str>]>>,
-    principal: Principal,
+    /// None for a session, which asks for its rights itself.
+    principal: Option<Principal>,
     /// Its principal may receive all of it.
     unrestricted: bool,
+    /// What it takes at a time.
+    messages_max: usize,
+    bytes_max: usize,
     /// Events that could not be read back, not told yet.
     missing: u64,
 }
@@ -73,7 +77,7 @@ impl Reader {
         at: u64,
         cursor: Offset,
         filters: Option<Box<[Arc<str>]>>,
-        principal: &Principal,
+        principal: Option<&Principal>,
     ) -> Reader {
         let slot = {
             let mut state = feed.lock();
@@ -89,11 +93,15 @@ impl Reader {
             at,
             cursor,
             filters,
-            principal: principal.clone(),
-            unrestricted: false,
+            principal: None,
+            unrestricted: true,
+            messages_max: PAGE_MESSAGES,
+            bytes_max: PAGE_BYTES,
             missing: 0,
         };
-        reader.read_as(principal);
+        if let Some(principal) = principal {
+            reader.read_as(principal);
+        }
         reader
     }
 
@@ -120,7 +128,7 @@ impl Reader {
 
     /// Whose rights decide from now on what it gets. False if it may not read at all any more.
     pub fn read_as(&mut self, principal: &Principal) -> bool {
-        self.principal = principal.clone();
+        self.principal = Some(principal.clone());
         self.unrestricted = self
             .filters()
             .iter()
@@ -133,8 +141,28 @@ impl Reader {
     /// Whether a message of this topic is for it.
     pub fn wants(&self, topic: &str) -> bool {
         let matched = |filters: &[Arc<str>]| filters.iter().any(|it| topic::matches(it, topic));
+        let allowed = |principal: &Principal| principal.may_receive(topic);
         self.filters.as_deref().is_none_or(matched)
-            && (self.unrestricted || self.principal.may_receive(topic))
+            && (self.unrestricted || self.principal.as_ref().is_none_or(allowed))
+    }
+
+    /// Has it take at most so many messages at a time, and about so many bytes: one message of any
+    /// size it takes.
+    pub(in crate::broker) fn take_at_most(&mut self, messages: usize, bytes: usize) {
+        self.messages_max = messages.clamp(1, PAGE_MESSAGES);
+        self.bytes_max = bytes.min(PAGE_BYTES);
+    }
+
+    /// Whoever reads is away: nobody is to be woken.
+    pub(in crate::broker) fn forget_waker(&self) {
+        self.feed.lock().readers[self.slot] = None;
+    }
+
+    /// Does something while nothing leaves the feed, given the offset up to which everything has.
+    /// What is appended in it about a later message comes before the feed gives that one up.
+    pub(in crate::broker) fn while_kept<T>(&self, what: impl FnOnce(Offset) -> T) -> T {
+        let state = self.feed.lock();
+        what(state.sequence.floor())
     }
 
     /// What to read back: indices and offsets.
@@ -147,7 +175,8 @@ impl Reader {
                 break;
             };
             bytes += place.size as usize;
-            if page.len() >= PAGE_MESSAGES || (bytes > PAGE_BYTES && !page.is_empty()) {
+            let full = page.len() >= self.messages_max || bytes > self.bytes_max;
+            if full && !page.is_empty() {
                 break;
             }
             page.push((index, place.offset));
@@ -194,8 +223,9 @@ impl Broker {
             let Some(recent) = sequence.recent_from(reader.at) else {
                 return Next::Page;
             };
+            let bytes_max = bytes_max.min(reader.bytes_max);
             let mut bytes = 0;
-            for event in recent {
+            for event in recent.take(reader.messages_max) {
                 bytes += event.message.content_len();
                 if bytes > bytes_max && events.len() > before {
                     break;
@@ -256,6 +286,9 @@ impl Broker {
         if expired > 0 {
             self.stats.dropped(Reason::Expired, expired);
         }
-        self.stats.publish_sent.add((events.len() - from) as u64);
+        // A session counts what it sends.
+        if reader.principal.is_some() {
+            self.stats.publish_sent.add((events.len() - from) as u64);
+        }
     }
 }

@@ -133,7 +133,8 @@ impl Outgoing {
         if self.finished.is_none() {
             return;
         }
-        let held = |slot: &Slot| matches!(slot.body, Body::Held(_));
+        // What the log keeps for others alone may be gone when it is wanted.
+        let held = |slot: &Slot| matches!(slot.body, Body::Held(_)) && slot.is_entry();
         self.spilling.clear();
         let places = (self.base..).zip(self.slots.iter());
         self.spilling.extend(

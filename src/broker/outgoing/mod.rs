@@ -111,6 +111,9 @@ pub struct Slot {
     pub retain: bool,
     /// Whether it was sent on an earlier connection.
     pub sent: SentBefore,
+    /// It was read from a stream: whatever its QoS, a session that is kept does not send it before
+    /// the store knows that it was read. Of QoS 0 the store has no entry.
+    pub is_replayed: bool,
 }
 
 impl Slot {
@@ -123,7 +126,13 @@ impl Slot {
             qos,
             retain,
             sent: SentBefore::No,
+            is_replayed: false,
         }
+    }
+
+    /// Whether a store that keeps the queue has an entry for it.
+    fn is_entry(&self) -> bool {
+        !(self.is_replayed && self.qos == QoS::AtMostOnce)
     }
 
     /// The Subscription Identifiers to send along.
@@ -167,6 +176,7 @@ impl Default for Slot {
             qos: QoS::AtMostOnce,
             retain: false,
             sent: SentBefore::No,
+            is_replayed: false,
         }
     }
 }
@@ -306,6 +316,13 @@ impl Outgoing {
         self.next < self.slots.len()
     }
 
+    /// Whether fewer messages and bytes than these wait that [`Outgoing::next`] has not visited.
+    pub fn waits_less_than(&self, messages: usize, bytes: usize) -> bool {
+        let waiting = self.slots.len() - self.next;
+        let all = self.slots.range(self.next..self.slots.len());
+        waiting < messages && all.map(|slot| slot.body.bytes()).sum::<usize>() < bytes
+    }
+
     /// How many messages could be sent at once now, if nothing waits before them.
     pub fn room(&self, receive_maximum: u16) -> usize {
         usize::from(receive_maximum)
@@ -371,7 +388,8 @@ impl Outgoing {
                 }
                 (Progress::Queued, Body::Held(message)) => {
                     let hold = message.held_from(self.finished.is_some());
-                    if slot.qos == QoS::ExactlyOnce && hold > durable {
+                    let waits = slot.qos == QoS::ExactlyOnce || slot.is_replayed;
+                    if waits && hold > durable {
                         return Next::Hold(hold);
                     }
                     if drop(slot, message) {
@@ -445,8 +463,9 @@ impl Outgoing {
         if progress == Progress::Done {
             slot.through = None;
         }
+        let is_entry = slot.is_entry();
         let body = self.replace_body(at, Body::None);
-        if let Some(finished) = &mut self.finished {
+        if let Some(finished) = self.finished.as_mut().filter(|_| is_entry) {
             let message = match body {
                 Body::Held(message) => Some(message),
                 Body::Stored { .. } | Body::None => None,

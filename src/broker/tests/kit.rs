@@ -249,7 +249,10 @@ impl<'b> Client<'b> {
             options,
             identifier,
         };
-        self.broker.subscribe(&self.session, self.epoch, request).0
+        match self.broker.subscribe(&self.session, self.epoch, request) {
+            Ok((qos, _)) => ReasonCode::granted(qos),
+            Err(error) => error.reason(),
+        }
     }
 
     pub(crate) fn unsubscribe(&self, filter: &str) -> ReasonCode {
@@ -321,7 +324,8 @@ impl<'b> Client<'b> {
             }
             let again = waiting.messages
                 || waiting.page
-                || waiting.replays && self.broker.replay(&self.session, self.epoch);
+                || waiting.replays && self.broker.replay(&self.session, self.epoch)
+                || waiting.readings && self.broker.pull(&self.session, self.epoch, Waker::noop());
             if !again {
                 return Ok(got);
             }

@@ -26,8 +26,8 @@ use super::streaming::{Stream, Streaming};
 use super::{Edge, sessions};
 use crate::access::{Authenticated, Principal};
 use crate::broker::Message;
-use crate::broker::feed::{Cursor, Event, OpenReader, Start};
-use crate::store::{Offset, until_durable};
+use crate::broker::feed::{Event, OpenReader, Start};
+use crate::store::until_durable;
 
 /// Parameters of `GET /v1/events`; the id has the names that clients of EventSource give it.
 pub(super) const STREAM_QUERY: &[&str] = &[
@@ -74,16 +74,8 @@ const RETRY_SPREAD_MS: u64 = 2000;
 
 /// Where a client asks to begin: a value of `since`.
 pub(super) fn start_of(edge: &Edge, since: &str) -> Result<Start, Problem> {
-    let now = edge.broker.clock.now().0;
     match since.parse::<Since>() {
-        Ok(Since::Cursor(at)) => Ok(Start::After(Cursor {
-            epoch: at.epoch,
-            offset: Offset(at.offset),
-        })),
-        Ok(Since::Time(at_ms)) => Ok(Start::Since(at_ms)),
-        Ok(Since::Ago(ago)) => Ok(Start::Since(now.saturating_sub(ago.as_millis() as u64))),
-        Ok(Since::Earliest) => Ok(Start::Earliest),
-        Ok(Since::Latest) => Ok(Start::Latest),
+        Ok(since) => Ok(Start::of(since, edge.broker.clock.now())),
         Err(error) => {
             let plus = match since.contains(' ') {
                 true => "; a + in a query means a space, write %2B",

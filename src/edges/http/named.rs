@@ -19,7 +19,7 @@ use crate::access::Principal;
 use crate::broker::outbox::Outbox;
 use crate::broker::outgoing::Acknowledgement;
 use crate::broker::session::{Closing, Session};
-use crate::broker::{Broker, Ending, Open, OpenError, Opened, Request};
+use crate::broker::{Broker, Ending, Open, OpenError, Opened, Request, SubscribeError};
 use crate::store::Ticket;
 
 /// A message's place in a session, as clients see it: `<log epoch>.<session>.<sequence>`, all decimal.
@@ -117,8 +117,16 @@ impl NamedSession {
         })
     }
 
-    /// Subscribes it, unless it has this very subscription.
-    pub(super) fn subscribe(&self, filter: &str, qos: QoS, retained: bool) -> (ReasonCode, Ticket) {
+    /// Subscribes it. A replay that it has already goes on: there is no other way to come back to it.
+    ///
+    /// # Errors
+    /// As [`Broker::subscribe`].
+    pub(super) fn subscribe(
+        &self,
+        filter: &str,
+        qos: QoS,
+        retained: bool,
+    ) -> Result<(QoS, Ticket), SubscribeError> {
         let request = Request {
             filter,
             options: SubscriptionOptions {
@@ -163,7 +171,9 @@ impl NamedSession {
             }
             self.take_apart(&flatten(&out), &mut each);
             let replayed = waiting.replays && self.broker.replay(&self.session, self.epoch);
-            if !replayed && !waiting.messages {
+            let pulled =
+                waiting.readings && self.broker.pull(&self.session, self.epoch, cx.waker());
+            if !replayed && !pulled && !waiting.messages {
                 return Ok(());
             }
         }
@@ -219,9 +229,13 @@ impl NamedSession {
         self.broker.is_held_up(&self.session, self.epoch)
     }
 
-    /// Whether messages are being read back from the disk, and will be there in a moment.
+    /// Whether messages are being read back from the disk, or wait until it has their place in the
+    /// queue, and will be there in a moment.
     pub(super) fn is_loading(&self) -> bool {
-        self.session.lock().loading
+        let state = self.session.lock();
+        let stalled = state.link.as_ref().is_some_and(|link| link.stalled);
+        let waits = state.loading || stalled && state.outgoing.has_waiting();
+        waits && !self.broker.store().failed()
     }
 
     /// Ends it, with all that is queued for it.

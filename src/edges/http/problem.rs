@@ -195,7 +195,9 @@ impl From<ReaderError> for Problem {
                 "No Topic Filter",
                 "name what to listen to: ?topic=sensors/%2B/temperature, several times if you like",
             ),
-            ReaderError::InvalidFilter { .. } | ReaderError::SharedFilter { .. } => {
+            ReaderError::InvalidFilter { .. }
+            | ReaderError::SharedFilter { .. }
+            | ReaderError::ReplayFilter { .. } => {
                 Problem::bad_request("invalid-filter", "Not a Topic Filter", detail)
             }
             ReaderError::NotAuthorized { .. } => Problem::forbidden(detail),

@@ -148,8 +148,9 @@ fn one_filter(edge: &Edge, query: &Query<'_>, principal: &Principal) -> Result<S
         ));
     };
     let parsed = Filter::parse(filter, &edge.broker.topic_limits());
-    if !parsed.is_ok_and(|it| it.share.is_none()) {
-        return Err(invalid("filter", filter, "a Topic Filter without $share"));
+    if !parsed.is_ok_and(|it| it.share.is_none() && it.since.is_none()) {
+        let expected = "a Topic Filter without $share and $replay";
+        return Err(invalid("filter", filter, expected));
     }
     match principal.may_subscribe(filter) {
         true => Ok(filter.to_owned()),

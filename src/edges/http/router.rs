@@ -16,7 +16,7 @@ use serde_json::json;
 use super::auth::{authenticate, browser_may_ask, host_allowed, origin_allowed};
 use super::page::{File, Page};
 use super::problem::{BEARER_CHALLENGE, Problem};
-use super::query::{Query, decode};
+use super::query::{Query, decode, invalid};
 use super::respond::{self, Body};
 use super::{
     Edge, events, health, login, metrics, mqtt_ws, publish, retained, sessions, webhooks, ws,
@@ -169,6 +169,9 @@ async fn route(
             None => (rest, false),
         };
         let name = decode("session", name)?;
+        if !sessions::is_name(&name) {
+            return Err(invalid("session", &name, sessions::NAME_RULE));
+        }
         return match is_ack {
             true => sessions::acknowledge(edge, principal, &name, &parts).await,
             false => sessions::delete(edge, principal, &name, &parts).await,

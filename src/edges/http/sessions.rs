@@ -11,7 +11,7 @@ use std::time::Duration;
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 use serde_json::json;
-use tidings_protocol::mqtt::{Publish, QoS, ReasonCode};
+use tidings_protocol::mqtt::{Publish, QoS};
 use tidings_protocol::time::parse_duration;
 use tokio::time::sleep;
 
@@ -22,6 +22,7 @@ use super::respond::{self, Body};
 use super::session_stream::{SessionStream, WINDOW, envelope, reason};
 use super::{Edge, event_stream::StreamOptions};
 use crate::access::{Authenticated, Principal};
+use crate::broker::SubscribeError;
 use crate::store::{Ticket, until_durable};
 
 /// How long messages are kept for a session without a connection, unless its client says otherwise.
@@ -94,10 +95,9 @@ async fn open(
     }
     for filter in filters {
         let qos = qos.unwrap_or(QoS::AtLeastOnce);
-        let (reason, kept) = session.subscribe(filter, qos, query.flag("retained")?);
-        if reason.is_error() {
-            return Err(refused(filter, reason));
-        }
+        let (_, kept) = session
+            .subscribe(filter, qos, query.flag("retained")?)
+            .map_err(|error| refused(filter, &error))?;
         ticket = ticket.max(kept);
     }
     until_durable(edge.broker.store(), ticket).await?;
@@ -115,19 +115,18 @@ fn not_a_place(text: &str) -> Problem {
     )
 }
 
-fn refused(filter: &str, reason: ReasonCode) -> Problem {
-    match reason {
-        ReasonCode::NotAuthorized => {
-            Problem::forbidden(format!("{filter:?} may not be subscribed to"))
+fn refused(filter: &str, error: &SubscribeError) -> Problem {
+    let detail = format!("{filter:?} was refused: {error}");
+    match error {
+        SubscribeError::NotAuthorized => Problem::forbidden(detail),
+        SubscribeError::TooMany | SubscribeError::TooManyReplays(_) | SubscribeError::TakenOver => {
+            Problem::unavailable(detail)
         }
-        ReasonCode::QuotaExceeded => {
-            Problem::unavailable("the session has limits.subscriptions_max subscriptions already")
+        SubscribeError::InvalidFilter(_)
+        | SubscribeError::Since { .. }
+        | SubscribeError::NoStream { .. } => {
+            Problem::bad_request("invalid-filter", "Not a Topic Filter", detail)
         }
-        _ => Problem::bad_request(
-            "invalid-filter",
-            "Not a Topic Filter",
-            format!("{filter:?} was refused: {reason:?}"),
-        ),
     }
 }
 

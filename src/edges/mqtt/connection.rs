@@ -369,7 +369,8 @@ impl Connection {
             self.blocked = false;
             broker.stats.bytes_sent.add(written);
             let replayed = waiting.replays && broker.replay(&client.session, client.epoch);
-            if !replayed && !waiting.messages {
+            let pulled = waiting.readings && broker.pull(&client.session, client.epoch, cx.waker());
+            if !replayed && !pulled && !waiting.messages {
                 return Poll::Ready(Ok(()));
             }
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidings_protocol::mqtt::{
     Ack, AckKind, Auth, Disconnect, Packet, PacketId, Properties, ProtocolError, ReasonCode,
-    SubAck, Subscribe, UnsubAck, Unsubscribe, Version, decode, fixed_header,
+    Version, decode, fixed_header,
 };
 use tidings_protocol::topic::TopicLimits;
 
@@ -22,7 +22,7 @@ use crate::access::{Exchange, Principal, Step};
 use crate::broker::outbox::Outbox;
 use crate::broker::outgoing::Acknowledgement;
 use crate::broker::session::{Closing, Session};
-use crate::broker::{Batch, Ending, Message, Request, RouteCache};
+use crate::broker::{Batch, Ending, Message, RouteCache};
 use crate::store::Ticket;
 
 /// A connection's state, apart from its stream.
@@ -247,78 +247,7 @@ impl Client {
         self.reply(AckKind::PubComp, ack.packet_id, reason, ticket);
     }
 
-    fn subscribe(&mut self, subscribe: &Subscribe<'_>) -> Result<(), Farewell> {
-        self.check_user_properties(subscribe.properties)?;
-        let identifier = subscribe.properties.subscription_identifier().unwrap_or(0);
-        let mut reasons = Vec::with_capacity(subscribe.filters.len());
-        let mut last = Ticket::default();
-        for (filter, options) in subscribe.filters.iter() {
-            let request = Request {
-                filter,
-                options,
-                identifier,
-            };
-            let broker = &self.edge.broker;
-            let (reason, ticket) = broker.subscribe(&self.session, self.epoch, request);
-            last = last.max(ticket);
-            if reason == ReasonCode::SessionTakenOver {
-                return Err(Farewell::Closing(Closing::TakenOver));
-            }
-            if reason.is_error() {
-                tracing::info!(
-                    client = %self.session.client_id(),
-                    filter,
-                    %reason,
-                    "subscription refused"
-                );
-            }
-            reasons.push(match self.version {
-                Version::V5 => reason.as_u8(),
-                // All that MQTT 3.1.1 has for a failure [MQTT311-3.9.3-2]. MQTT 3.1 has nothing,
-                // but the clients that still speak it take this too.
-                _ if reason.is_error() => ReasonCode::UnspecifiedError.as_u8(),
-                _ => reason.as_u8(),
-            });
-        }
-        let mut packet = Vec::new();
-        SubAck {
-            packet_id: subscribe.packet_id,
-            properties: Properties::EMPTY,
-            reasons: &reasons,
-        }
-        .encode(self.version, &mut packet);
-        self.answer(Answer::Packet(packet.into()), last, None);
-        Ok(())
-    }
-
-    fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Result<(), Farewell> {
-        self.check_user_properties(unsubscribe.properties)?;
-        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
-        let mut last = Ticket::default();
-        for filter in unsubscribe.filters.iter() {
-            let broker = &self.edge.broker;
-            let (reason, ticket) = broker.unsubscribe(&self.session, self.epoch, filter);
-            last = last.max(ticket);
-            if reason == ReasonCode::SessionTakenOver {
-                return Err(Farewell::Closing(Closing::TakenOver));
-            }
-            reasons.push(reason.as_u8());
-        }
-        if !self.version.is_v5() {
-            reasons.clear();
-        }
-        let mut packet = Vec::new();
-        UnsubAck {
-            packet_id: unsubscribe.packet_id,
-            properties: Properties::EMPTY,
-            reasons: &reasons,
-        }
-        .encode(self.version, &mut packet);
-        self.answer(Answer::Packet(packet.into()), last, None);
-        Ok(())
-    }
-
-    fn check_user_properties(&self, properties: Properties<'_>) -> Result<(), Farewell> {
+    pub(super) fn check_user_properties(&self, properties: Properties<'_>) -> Result<(), Farewell> {
         let maximum = self.edge.broker.limits().user_properties_max;
         if !properties.is_empty() && properties.user_property_count() > maximum {
             return Err(TOO_MANY_USER_PROPERTIES.into());

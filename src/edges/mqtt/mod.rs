@@ -14,6 +14,7 @@ mod handshake;
 mod inbound;
 mod listener;
 mod publishes;
+mod subscriptions;
 
 use std::sync::Arc;
 

@@ -151,15 +151,17 @@ scenario('service to service over HTTP', async ({ keep }) => {
 })
 
 scenario('service to service over MQTT', async ({ keep }) => {
-  const broker = keep(await Broker.start({ own: true }))
+  const files = { 'broker.toml': await readFile(join(EXAMPLES, 'service', 'broker.toml'), 'utf8') }
+  const broker = keep(await Broker.start({ own: true, files }))
+  const before = await shop(broker, 3)
   await example('service/billing-mqtt.sh', ['join'], broker)
   const missed = await shop(broker, 3)
   await broker.kill()
   await broker.restart()
   const billing = keep(new Program('service/billing-mqtt.sh', [], broker))
-  await billing.take(3)
+  await billing.take(6)
   const live = await shop(broker, 2)
-  assert.deepEqual((await billing.take(5)).map((line) => JSON.parse(line).number), [...missed, ...live])
+  assert.deepEqual((await billing.take(8)).map((line) => JSON.parse(line).number), [...before, ...missed, ...live])
 })
 
 // Nobody listens on it now.

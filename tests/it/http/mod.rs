@@ -6,6 +6,8 @@ mod raw;
 mod access;
 mod bodies;
 mod cors;
+pub use client::send;
+
 mod events;
 mod figures;
 mod h2;
@@ -15,6 +17,7 @@ mod paths;
 mod places;
 mod polls;
 mod publish;
+mod replay;
 mod retained;
 mod sessions;
 mod survival;

@@ -43,3 +43,21 @@ async fn the_server_as_a_whole_has_options() {
     assert_eq!(allowed, Some("GET, HEAD, POST, DELETE, OPTIONS"));
     assert_eq!(send(broker.http, "GET", "*", "", b"").await.status, 404);
 }
+
+/// The name of a session is judged wherever it stands.
+#[tokio::test]
+async fn the_name_of_a_session_is_judged() {
+    let broker = Broker::start().await;
+    let long = "x".repeat(1025);
+    for (method, target) in [
+        ("POST", format!("/v1/sessions/{long}/ack?cursor=1.1.1")),
+        ("DELETE", format!("/v1/sessions/{long}")),
+        ("DELETE", "/v1/sessions/a%00".to_owned()),
+        ("GET", format!("/v1/events?session={long}")),
+    ] {
+        let answer = send(broker.http, method, &target, "", b"").await;
+        assert_eq!(answer.status, 400, "{method} {target}");
+        let detail = answer.detail().await;
+        assert!(detail.contains("1024 bytes"), "{detail}");
+    }
+}

@@ -53,7 +53,7 @@ async fn over_mqtt(broker: &Broker, count: usize) -> Vec<String> {
     payloads
 }
 
-async fn websocket(broker: &Broker) -> WebSocketStream<TcpStream> {
+pub(super) async fn websocket(broker: &Broker) -> WebSocketStream<TcpStream> {
     let stream = TcpStream::connect(broker.http).await.expect("it listens");
     let mut request = "ws://localhost/v1/ws".into_client_request().expect("good");
     let protocol = "tidings.v1.json".parse().expect("a header");
@@ -66,21 +66,31 @@ async fn websocket(broker: &Broker) -> WebSocketStream<TcpStream> {
     socket
 }
 
-async fn say(socket: &mut WebSocketStream<TcpStream>, request: Value) {
+pub(super) async fn say(socket: &mut WebSocketStream<TcpStream>, request: Value) {
     let text = Message::text(request.to_string());
     socket.send(text).await.expect("sent");
 }
 
-/// The next text that `pick` wants.
-async fn hear(socket: &mut WebSocketStream<TcpStream>, pick: impl Fn(&Value) -> bool) -> Value {
+/// The next that is said, whatever it is.
+pub(super) async fn next(socket: &mut WebSocketStream<TcpStream>) -> Value {
     loop {
         let frame = socket.next().await.expect("it goes on").expect("a frame");
         if let Message::Text(text) = frame {
-            let said: Value = serde_json::from_str(&text).expect("JSON");
-            assert_ne!(said["type"], "error", "{said}");
-            if pick(&said) {
-                return said;
-            }
+            return serde_json::from_str(&text).expect("JSON");
+        }
+    }
+}
+
+/// The next text that `pick` wants.
+pub(super) async fn hear(
+    socket: &mut WebSocketStream<TcpStream>,
+    pick: impl Fn(&Value) -> bool,
+) -> Value {
+    loop {
+        let said = next(socket).await;
+        assert_ne!(said["type"], "error", "{said}");
+        if pick(&said) {
+            return said;
         }
     }
 }

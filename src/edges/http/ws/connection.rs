@@ -405,11 +405,11 @@ impl Connection {
             return Err(Fault::temporary("failed", "the session is gone"));
         };
         for filter in &wish.filters {
-            let (reason, kept) = named.session.subscribe(filter, qos, wish.retained);
-            if reason.is_error() {
-                let why = format!("{filter:?} was refused: {reason:?}");
-                return Err(Fault::new(code_of(reason), why));
-            }
+            let subscribed = named.session.subscribe(filter, qos, wish.retained);
+            let (_, kept) = subscribed.map_err(|error| {
+                let why = format!("{filter:?} was refused: {error}");
+                Fault::new(code_of(error.reason()), why)
+            })?;
             ticket = ticket.max(kept);
         }
         Ok((
@@ -471,6 +471,7 @@ fn code_of(reason: ReasonCode) -> &'static str {
         ReasonCode::NotAuthorized => "forbidden",
         ReasonCode::TopicFilterInvalid => "invalid-filter",
         ReasonCode::QuotaExceeded => "too-many",
+        ReasonCode::ImplementationSpecificError => "no-stream",
         _ => "refused",
     }
 }
