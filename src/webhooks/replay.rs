@@ -193,7 +193,9 @@ impl Webhooks {
             (None, None) => Start::Earliest,
         };
         let stream = request.stream.as_deref();
-        let opened = self.broker.open_stream(stream, &principal, &filters, start);
+        let opened = self
+            .broker
+            .open_named_stream(stream, &principal, &filters, start);
         if let Some(opened) = opened {
             return Ok(opened.reader);
         }

@@ -163,7 +163,7 @@ impl Broker {
     /// name, in one that has all of it. None if there is no such stream.
     ///
     /// May wait for the disk if it begins at a time.
-    pub fn open_stream(
+    pub fn open_named_stream(
         &self,
         name: Option<&str>,
         principal: &Principal,
@@ -175,7 +175,8 @@ impl Broker {
             None => self.feeds.stream_of(filters)?,
         };
         let narrowed = filters.iter().map(|&it| it.into()).collect();
-        Some(self.begin(stream, Some(narrowed), principal, start, Ticket::default()))
+        let ticket = Ticket::default();
+        Some(self.begin(stream, Some(narrowed), Some(principal), start, ticket))
     }
 
     /// Whether a stream should serve a reader that a window could serve, too. One that leaves out

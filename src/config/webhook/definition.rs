@@ -315,6 +315,9 @@ fn read_topics(fields: &mut Fields<'_>, policy: Option<&Policy<'_>>) -> Vec<Stri
     } else if let Some(policy) = policy {
         for (index, filter) in written.iter().enumerate() {
             let detail = match Filter::parse(filter, &policy.topic_limits) {
+                Ok(_) if filter.starts_with("$replay/") => {
+                    "what a stream has is sent again by a replay, not by a filter"
+                }
                 Ok(parsed) if parsed.share.is_none() => continue,
                 Ok(_) => "an endpoint cannot share a subscription: name the filter alone",
                 Err(error) => error.as_str(),

@@ -163,6 +163,7 @@ fn wrong_fields_are_named() {
         (json!({"topics": ["a", 1]}), "topics[1]", "a number"),
         (json!({"topics": ["a", "a/#/b"]}), "topics[1]", "\"a/#/b\""),
         (json!({"topics": ["$share/g/a"]}), "topics[0]", "share"),
+        (json!({"topics": ["$replay/2h/a"]}), "topics[0]", "replay"),
         (json!({"topics": "a#"}), "topics[0]", "\"a#\""),
         (json!({"qos": 3}), "qos", "from 0 to 2"),
         (json!({"qos": "1"}), "qos", "whole number"),
