@@ -185,3 +185,70 @@ impl FailingRecord {
         to_json(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::Definition;
+
+    #[test]
+    fn keys_say_what_they_are_about() {
+        for (key, expected) in [
+            (endpoint_key("a.b"), Some(("a.b", Kind::Endpoint))),
+            (retry_key("a", 7), Some(("a", Kind::Retry(7)))),
+            (dead_key("a", 7), Some(("a", Kind::Dead(7)))),
+            (attempts_key("a", 7), Some(("a", Kind::Attempts(7)))),
+            (failing_key("a"), Some(("a", Kind::Failing))),
+            (replay_key("a"), Some(("a", Kind::Replay))),
+            ("webhook/a/retry/x".to_owned(), None),
+            ("webhook/a/other".to_owned(), None),
+            ("http/a".to_owned(), None),
+        ] {
+            assert_eq!(parse_key(&key), expected, "{key}");
+        }
+        assert_eq!(message_id(0x1f, 12), "msg_1f_12");
+    }
+
+    /// What version 1 has written is read for ever, and what a later one adds does not hinder.
+    #[test]
+    fn documents_of_version_1_are_read() {
+        let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        let endpoint = read(
+            r#"{"declared":false,"definition":{"url":"https://example.com/","topics":["a/#"],"qos":1,
+            "payload_mode":"raw","binary_payload":"refuse","ordering":"key","max_in_flight":16,
+            "rate_limit":0,"retry_schedule":["5s","1d"],"timeout":"15s","description":"",
+            "ca_certificate":null,"client_certificate":null,"reply_topic":null,
+            "signature_v1a":false,"user":"bob","later":1},"paused":true,"disabled":null,
+            "created_ms":1,"updated_ms":2,"sealed":"AAAA","later":1}"#,
+        );
+        let endpoint: StoredEndpoint = serde_json::from_value(endpoint).unwrap();
+        let definition = Definition::read_stored(&endpoint.definition).unwrap();
+        assert_eq!(definition.user.as_deref(), Some("bob"));
+        assert_eq!(definition.retry_schedule.attempts(), 3);
+        assert!(endpoint.paused);
+
+        let retry = r#"{"attempts":2,"due_ms":3,"first_ms":1,"status":500,"error":"x","batch":4,"later":1}"#;
+        let retry: RetryRecord = serde_json::from_str(retry).unwrap();
+        assert_eq!(
+            (retry.attempts, retry.status, retry.batch),
+            (2, Some(500), Some(4))
+        );
+        let least = r#"{"attempts":0,"due_ms":3,"first_ms":1}"#;
+        assert!(serde_json::from_str::<RetryRecord>(least).is_ok());
+
+        let dead = r#"{"offset":1,"size":2,"qos":1,"topic":"a","attempts":10,"first_ms":1,"last_ms":2,"error":"x","later":1}"#;
+        let dead: DeadRecord = serde_json::from_str(dead).unwrap();
+        assert_eq!((dead.offset, dead.retain, dead.status), (1, false, None));
+
+        let failing: FailingRecord = serde_json::from_value(json!({"since_ms": 5})).unwrap();
+        assert_eq!(failing.since_ms, 5);
+        let replay = r#"{"stream":"s","topic":null,"since_ms":null,"until_ms":9,"rate":10,"queued":3,"after":[7,8]}"#;
+        let replay: crate::webhooks::StreamReplay = serde_json::from_str(replay).unwrap();
+        assert_eq!(replay.after, Some((7, 8)));
+        let attempt = r#"[{"seq":1,"offset":2,"attempt":3,"at_ms":4,"millis":5,"later":1}]"#;
+        let attempts: Vec<crate::webhooks::Attempt> = serde_json::from_str(attempt).unwrap();
+        assert_eq!((attempts[0].messages, attempts[0].status), (1, None));
+    }
+}
