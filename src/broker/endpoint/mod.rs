@@ -190,7 +190,9 @@ impl EndpointQueue {
         self.advance();
         let end = {
             let mut state = self.lock();
-            state.waker = waker.cloned();
+            if let Some(waker) = waker {
+                state.waker = Some(waker.clone());
+            }
             let first_pending = state.pending.first_key_value().map(|(&seq, _)| seq);
             first_pending.unwrap_or(state.next_seq)
         };

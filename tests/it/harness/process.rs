@@ -214,6 +214,8 @@ fn spawn(
 ) -> (Child, Arc<Log>) {
     let mut child = command(directory)
         .args(arguments)
+        // Several run at a time, and the port that is the default is there only once.
+        .env("TIDINGS_HTTP_LISTEN", "127.0.0.1:0")
         .envs(environment.iter().copied())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
