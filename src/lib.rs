@@ -13,5 +13,6 @@ pub mod ops;
 mod server;
 pub mod signing_key;
 pub mod store;
+pub mod webhooks;
 
 pub use server::{Addresses, Server, StartError};

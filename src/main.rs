@@ -46,6 +46,7 @@ fn main() -> ExitCode {
             let stop = tokio::signal::ctrl_c();
             talk(cli::subscribe::run(&options, &mut std::io::stdout(), stop))
         }
+        Task::Webhook(options) => talk(cli::webhook::run(&options, &mut std::io::stdout())),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,6 +17,7 @@ use crate::edges::mqtt::{self, Admission, Edge};
 use crate::ops::control::{Control, Issue};
 use crate::signing_key;
 use crate::store::{self, Basis, Recovered, RecoveredDocument, Report, Store, StoreError};
+use crate::webhooks::Webhooks;
 
 /// How often deadlines are looked at: what a Keep Alive or a delay may come too late.
 const TICK: Duration = Duration::from_millis(100);
@@ -31,6 +32,7 @@ pub struct Server {
     /// Before what holds the store, and with it the lock on the directory that the socket is in.
     control: Option<Control>,
     edge: Arc<Edge>,
+    webhooks: Arc<Webhooks>,
     listeners: JoinSet<()>,
     http: Arc<http::Edge>,
     /// They end by themselves when the edge stops, once their connections have.
@@ -76,8 +78,9 @@ impl Server {
         let access = Access::new(&config).map_err(StartError::Config)?;
         let (store, mut recovered) = open_store(&config).await?;
         access.sign_with(signing_key::kept_or_new(&*store, &recovered).await);
-        let documents = std::mem::take(&mut recovered.documents);
+        let documents: Arc<[RecoveredDocument]> = std::mem::take(&mut recovered.documents).into();
         let broker = restore(&config, &access, Arc::clone(&store), recovered).await;
+        let webhooks = start_webhooks(&config, &access, &broker, &documents).await;
         let control = Control::start(&config.store, &store, issue(&access, &broker));
         let bound = bind(&config.mqtt.listen)?;
         let bound_http = bind(&config.http.listen)?;
@@ -97,17 +100,18 @@ impl Server {
         for listener in bound {
             listeners.spawn(mqtt::run(listener, Arc::clone(&edge)));
         }
-        let http_edge = http_edge(&config, &edge, &addresses, &documents);
+        let http_edge = http_edge(&config, &edge, &webhooks, &addresses, &documents);
         let mut http_listeners = JoinSet::new();
         for listener in bound_http {
             http_listeners.spawn(http::run(listener, Arc::clone(&http_edge)));
         }
-        let ticking = tokio::spawn(tick(broker, config.sys.interval));
+        let ticking = tokio::spawn(tick(broker, Arc::clone(&webhooks), config.sys.interval));
         Ok(Server {
             config,
             addresses,
             control,
             edge,
+            webhooks,
             listeners,
             http: http_edge,
             http_listeners,
@@ -120,13 +124,15 @@ impl Server {
         &self.addresses
     }
 
-    /// Takes over changed users and rules. Other settings take effect at the next start.
+    /// Takes over changed users and rules, and changed webhooks. Other settings take effect at the
+    /// next start.
     ///
     /// # Errors
     /// When the password file or a rule is not in order; everything stays as it was then.
     pub fn reload(&mut self, config: Config) -> Result<(), Problems> {
         self.edge.access.reload(&config)?;
         self.edge.broker.renew_rights(&self.edge.access);
+        self.webhooks.reload(&config);
         self.config = config;
         Ok(())
     }
@@ -155,6 +161,7 @@ impl Server {
         self.listeners.shutdown().await;
         self.http_listeners.shutdown().await;
         self.ticking.abort();
+        self.webhooks.tick();
         let broker = Arc::clone(&self.edge.broker);
         let closed = tokio::task::spawn_blocking(move || broker.store().close()).await;
         match closed {
@@ -192,6 +199,7 @@ fn bind(wanted: &[ListenAddress]) -> Result<Vec<Listener>, StartError> {
 fn http_edge(
     config: &Config,
     mqtt: &Arc<Edge>,
+    webhooks: &Arc<Webhooks>,
     addresses: &Addresses,
     documents: &[RecoveredDocument],
 ) -> Arc<http::Edge> {
@@ -205,6 +213,7 @@ fn http_edge(
     Arc::new(http::Edge::new(
         Arc::clone(&mqtt.broker),
         mqtt.access.clone(),
+        Arc::clone(webhooks),
         config.access.tickets_max,
         config.http.clone(),
         addresses.mqtt.first().map(SocketAddr::port),
@@ -239,6 +248,24 @@ async fn restore(
     });
     match restoring.await {
         Ok(broker) => broker,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+/// Goes on with the webhook endpoints that are kept and declared. They are there before anybody can
+/// publish.
+async fn start_webhooks(
+    config: &Config,
+    access: &Access,
+    broker: &Arc<Broker>,
+    documents: &Arc<[RecoveredDocument]>,
+) -> Arc<Webhooks> {
+    let (config, access) = (config.clone(), access.clone());
+    let (broker, documents) = (Arc::clone(broker), Arc::clone(documents));
+    let starting =
+        tokio::task::spawn_blocking(move || Webhooks::start(broker, access, &config, &documents));
+    match starting.await {
+        Ok(webhooks) => webhooks,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
@@ -311,7 +338,7 @@ impl Drop for Server {
 }
 
 /// What happens by itself: deadlines, and `$SYS` at intervals.
-async fn tick(broker: Arc<Broker>, sys_interval: Option<Duration>) {
+async fn tick(broker: Arc<Broker>, webhooks: Arc<Webhooks>, sys_interval: Option<Duration>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let sys_interval = sys_interval.map(|interval| interval.as_millis() as u64);
@@ -327,6 +354,7 @@ async fn tick(broker: Arc<Broker>, sys_interval: Option<Duration>) {
             trimmed_at = now;
             let broker = Arc::clone(&broker);
             trimming = Some(tokio::task::spawn_blocking(move || broker.trim_feeds()));
+            webhooks.tick();
         }
         if let Some(interval) = sys_interval
             && now.since(sys_told) >= interval

@@ -39,6 +39,11 @@ impl Principal {
         Principal::new(None, "", Arc::new(Rights::default()), 0)
     }
 
+    /// Who runs the broker, for what the configuration declares: may do everything.
+    pub(crate) fn operator() -> Principal {
+        Principal::new(None, "", Arc::new(Rights::everything()), 0)
+    }
+
     /// The user name; `None` for an anonymous client.
     pub fn user(&self) -> Option<&str> {
         self.0.user.as_deref().map(User::name)

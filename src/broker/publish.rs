@@ -312,7 +312,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Publishes a message of the broker itself, which needs nobody's permission.
-    pub(super) fn publish_internal(&mut self, topic: &str, payload: &[u8]) {
+    pub(crate) fn publish_internal(&mut self, topic: &str, payload: &[u8]) {
         let publication = Publication {
             qos: QoS::AtMostOnce,
             retain: true,

@@ -15,6 +15,7 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 pub mod token;
+pub mod webhook;
 
 use std::path::{Path, PathBuf};
 
@@ -95,6 +96,11 @@ enum Command {
     Pub(publish::Options),
     /// Subscribe at a broker, and write the messages to standard output as they come
     Sub(subscribe::Options),
+    /// Register webhooks at a broker that runs, look at them, stop and start them, send again
+    ///
+    /// The broker is asked at its HTTP address. One sees and changes one's own webhooks; who may
+    /// subscribe to $SYS/webhooks/#, all of them.
+    Webhook(Box<webhook::Options>),
 }
 
 /// What to do, with its options gathered.
@@ -109,6 +115,7 @@ pub enum Task {
     Token(token::Options),
     Publish(publish::Options),
     Subscribe(subscribe::Options),
+    Webhook(Box<webhook::Options>),
 }
 
 impl CommandLine {
@@ -134,6 +141,7 @@ impl CommandLine {
             Some(Command::Passwd(options)) => Ok(Task::Passwd(options)),
             Some(Command::Pub(options)) => Ok(Task::Publish(options)),
             Some(Command::Sub(options)) => Ok(Task::Subscribe(options)),
+            Some(Command::Webhook(options)) => Ok(Task::Webhook(options)),
         }
     }
 }

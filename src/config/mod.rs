@@ -19,6 +19,7 @@ mod template;
 mod tests;
 mod units;
 mod value;
+mod webhook;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -33,6 +34,11 @@ pub use sections::{
 pub use streams::StreamConfig;
 pub use template::{Template, Unfilled};
 pub use units::{parse_duration, show_duration};
+pub use webhook::{
+    BinaryPayload, DEFINITION_FIELDS, DeclaredWebhook, Definition, FieldError, GENERATED_PREFIX,
+    HIDDEN, Hidden, Ordering, PayloadMode, Policy, Proxy, Target, TargetError, WebhooksConfig,
+};
+pub(crate) use webhook::{Fields, check_address};
 
 use reader::Reader;
 
@@ -50,6 +56,9 @@ pub struct Config {
     pub sys: SysConfig,
     pub http: HttpConfig,
     pub streams: Vec<StreamConfig>,
+    pub webhooks: WebhooksConfig,
+    /// The endpoints that are declared here, beside those that are registered over the API.
+    pub declared_webhooks: Vec<DeclaredWebhook>,
 }
 
 impl Default for Config {
@@ -131,6 +140,7 @@ impl Config {
         }
         let access = AccessConfig::read(&mut reader);
         let http = HttpConfig::read(&mut reader, &access);
+        let webhooks = WebhooksConfig::read(&mut reader);
         let config = Config {
             mqtt: MqttConfig::read(&mut reader, &access),
             limits: LimitsConfig::read(&mut reader),
@@ -140,6 +150,8 @@ impl Config {
             sys: SysConfig::read(&mut reader),
             http,
             streams: StreamConfig::read_all(&mut reader),
+            declared_webhooks: DeclaredWebhook::read_all(&mut reader, &webhooks),
+            webhooks,
         };
         problems.extend(reader.finish());
         Problems::none_or(problems, config)

@@ -159,6 +159,26 @@ impl Broker {
         Some(self.begin(stream, narrowed, None, start, Ticket::default()))
     }
 
+    /// Opens a reader of what `filters` match in a stream: in the one with this name, or without a
+    /// name, in one that has all of it. None if there is no such stream.
+    ///
+    /// May wait for the disk if it begins at a time.
+    pub fn open_named_stream(
+        &self,
+        name: Option<&str>,
+        principal: &Principal,
+        filters: &[&str],
+        start: Start,
+    ) -> Option<OpenReader> {
+        let stream = match name {
+            Some(name) => self.feeds.stream_named(name)?,
+            None => self.feeds.stream_of(filters)?,
+        };
+        let narrowed = filters.iter().map(|&it| it.into()).collect();
+        let ticket = Ticket::default();
+        Some(self.begin(stream, Some(narrowed), Some(principal), start, ticket))
+    }
+
     /// Whether a stream should serve a reader that a window could serve, too. One that leaves out
     /// QoS 0 does so only where the window does not reach back far enough.
     fn prefers_stream(&self, stream: &Feed, filters: &[&str], start: Start) -> bool {

@@ -85,6 +85,13 @@ impl Feeds {
         Some(Arc::clone(&stream.feed))
     }
 
+    pub(super) fn stream_named(&self, name: &str) -> Option<Arc<Feed>> {
+        let streams = self.streams.read();
+        let is_it = |it: &&Entry| matches!(&it.feed.kind, Kind::Stream(its) if **its == *name);
+        let stream = streams.iter().find(is_it)?;
+        Some(Arc::clone(&stream.feed))
+    }
+
     pub(super) fn known_window(&self, filters: &[&str]) -> Option<Arc<Feed>> {
         let windows = self.windows.lock();
         let window = windows.get(&*window_name(filters))?;

@@ -36,6 +36,7 @@ mod router;
 mod session_stream;
 mod sessions;
 mod streaming;
+mod webhooks;
 mod wire;
 mod ws;
 
@@ -53,6 +54,7 @@ use crate::access::{Access, Tickets};
 use crate::broker::Broker;
 use crate::config::HttpConfig;
 use crate::store::RecoveredDocument;
+use crate::webhooks::Webhooks;
 use admission::Places;
 use bodies::Bodies;
 use idempotency::Keys;
@@ -74,6 +76,7 @@ pub struct Edge {
     broker: Arc<Broker>,
     access: Access,
     tickets: Tickets,
+    webhooks: Arc<Webhooks>,
     config: HttpConfig,
     serve_mqtt: ServeMqtt,
     page: Page,
@@ -88,9 +91,14 @@ pub struct Edge {
 impl Edge {
     /// An edge of this broker, with what the store kept for it. MQTT clients are taken at
     /// `mqtt_port`, if there is one.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what the edge is wired to, each once"
+    )]
     pub fn new(
         broker: Arc<Broker>,
         access: Access,
+        webhooks: Arc<Webhooks>,
         tickets_max: usize,
         config: HttpConfig,
         mqtt_port: Option<u16>,
@@ -101,6 +109,7 @@ impl Edge {
             broker,
             tickets: Tickets::new(access.clone(), tickets_max),
             access,
+            webhooks,
             config,
             serve_mqtt,
             page: Page::new(mqtt_port),

@@ -269,16 +269,21 @@ mod tests {
     use crate::broker::Broker;
     use crate::config::Config;
     use crate::store::{Recovered, SlowStore};
+    use crate::webhooks::Webhooks;
 
     fn edge(store: &Arc<SlowStore>) -> Arc<Edge> {
         let config = Config::default();
         let access = Access::new(&config).expect("the defaults are in order");
         let store = Arc::clone(store);
         let recovered = Recovered::default();
-        let (broker, _) = Broker::restore(config.mqtt, config.limits, store, recovered, &access);
+        let (mqtt, limits) = (config.mqtt.clone(), config.limits.clone());
+        let (broker, _) = Broker::restore(mqtt, limits, store, recovered, &access);
+        let broker = Arc::new(broker);
+        let webhooks = Webhooks::start(Arc::clone(&broker), access.clone(), &config, &[]);
         Arc::new(Edge::new(
-            Arc::new(broker),
+            broker,
             access,
+            webhooks,
             1,
             config.http,
             None,

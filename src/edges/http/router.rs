@@ -18,7 +18,9 @@ use super::page::{File, Page};
 use super::problem::{BEARER_CHALLENGE, Problem};
 use super::query::{Query, decode, invalid};
 use super::respond::{self, Body};
-use super::{Edge, events, health, login, metrics, mqtt_ws, publish, retained, sessions, ws};
+use super::{
+    Edge, events, health, login, metrics, mqtt_ws, publish, retained, sessions, webhooks, ws,
+};
 use crate::access::{TICKET_LIFETIME_MS, TicketsFull};
 
 const OPENAPI: &str = include_str!("openapi.json");
@@ -52,7 +54,7 @@ const READ_ONLY: &str = "GET, HEAD, OPTIONS";
 
 /// All paths but those of the page, and their methods. `{topic}` is the rest of a path, slashes
 /// included; another name in braces stands for one segment.
-const PATHS: [(&str, &str); 15] = [
+const OTHER_PATHS: [(&str, &str); 15] = [
     ("/v1/topics/{topic}", "GET, HEAD, POST, DELETE, OPTIONS"),
     ("/v1/publish", "POST, OPTIONS"),
     ("/v1/events", READ_ONLY),
@@ -70,13 +72,17 @@ const PATHS: [(&str, &str); 15] = [
     ("/openapi.json", READ_ONLY),
 ];
 
+fn known_paths() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    OTHER_PATHS.iter().chain(&webhooks::PATHS)
+}
+
 /// The methods of a path; none if there is no such path.
 fn allowed(page: &Page, path: &str) -> Option<&'static str> {
     let is = |known: &str| match known.strip_suffix("{topic}") {
         Some(prefix) => path.starts_with(prefix),
         None => path == known || has_form(path, known),
     };
-    let known = PATHS.iter().find(|(known, _)| is(known));
+    let known = known_paths().find(|(known, _)| is(known));
     known
         .map(|(_, methods)| *methods)
         .or_else(|| page.file(path).map(|_| READ_ONLY))
@@ -153,6 +159,9 @@ async fn route(
             Method::DELETE => retained::delete(edge, principal, topic, &parts).await,
             _ => retained::get(edge, principal, topic, &parts),
         };
+    }
+    if let Some(rest) = path.strip_prefix("/v1/webhooks") {
+        return webhooks::answer(edge, principal, rest, &parts, body).await;
     }
     if let Some(rest) = path.strip_prefix("/v1/sessions/") {
         let (name, is_ack) = match rest.strip_suffix("/ack") {
@@ -317,8 +326,7 @@ mod tests {
             .map(|(path, it)| (path.as_str(), documented(it)))
             .collect();
         let files = page.files.iter().map(|file| file.path);
-        let answered: BTreeMap<&str, BTreeSet<String>> = PATHS
-            .iter()
+        let answered: BTreeMap<&str, BTreeSet<String>> = known_paths()
             .map(|(path, _)| *path)
             .chain(files)
             .map(|path| {
@@ -332,7 +340,7 @@ mod tests {
     #[test]
     fn the_document_has_the_parameters_that_are_known() {
         let document = document();
-        let known: [(&str, &str, &[&str]); 8] = [
+        let known: [(&str, &str, &[&str]); 12] = [
             ("/v1/topics/{topic}", "post", publish::TO_TOPIC_QUERY),
             ("/v1/topics/{topic}", "get", retained::GET_QUERY),
             ("/v1/events", "get", events::STREAM_QUERY),
@@ -341,6 +349,18 @@ mod tests {
             ("/v1/retained", "delete", retained::DELETE_ALL_QUERY),
             ("/v1/sessions/{session}/ack", "post", sessions::ACK_QUERY),
             ("/v1/ws", "get", ws::QUERY),
+            ("/v1/webhooks", "get", webhooks::LIST_QUERY),
+            ("/v1/webhooks/{id}/attempts", "get", webhooks::LIST_QUERY),
+            (
+                "/v1/webhooks/{id}/dead-letters",
+                "get",
+                webhooks::DEAD_LETTERS_QUERY,
+            ),
+            (
+                "/v1/webhooks/{id}/dead-letters",
+                "delete",
+                webhooks::DISCARD_QUERY,
+            ),
         ];
         let ticket = &document["components"]["securitySchemes"]["ticket"];
         assert_eq!(

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
@@ -291,6 +292,11 @@ impl ProcessBroker {
             .and_then(|number| number.parse().ok())
             .expect("a line such as \"RssAnon: 1234 kB\"");
         kilobytes * 1024
+    }
+
+    /// The directory that it works in.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// A field of the `ready` line.

@@ -22,6 +22,7 @@ mod retained;
 mod sessions;
 mod survival;
 mod transport;
+mod webhooks;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
