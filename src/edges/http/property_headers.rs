@@ -9,8 +9,9 @@ use crate::broker::Message;
 use crate::broker::clock::Millis;
 
 /// What all of them take at most. Clients and proxies refuse an answer with a larger head than theirs,
-/// which the smallest of them set at 8 KiB.
+/// which the smallest of them set at 8 KiB and 100 headers.
 const BYTES_MAX: usize = 6 * 1024;
+const HEADERS_MAX: usize = 64;
 
 /// What is percent-encoded, besides what is not ASCII: what a header cannot hold, the sign itself, and
 /// spaces, which get lost at the ends.
@@ -24,6 +25,7 @@ pub(super) fn add(message: &Message, now: Millis, headers: &mut HeaderMap) {
     let mut added = Added {
         headers,
         bytes: 0,
+        count: 0,
         omitted: false,
     };
     added.text("tidings-qos", message.qos.as_u8().to_string());
@@ -55,6 +57,7 @@ pub(super) fn add(message: &Message, now: Millis, headers: &mut HeaderMap) {
 struct Added<'h> {
     headers: &'h mut HeaderMap,
     bytes: usize,
+    count: usize,
     omitted: bool,
 }
 
@@ -62,8 +65,9 @@ impl Added<'_> {
     fn text(&mut self, name: &'static str, value: String) {
         let bytes = self.bytes + name.len() + value.len();
         match HeaderValue::try_from(value) {
-            Ok(value) if bytes <= BYTES_MAX => {
+            Ok(value) if bytes <= BYTES_MAX && self.count < HEADERS_MAX => {
                 self.bytes = bytes;
+                self.count += 1;
                 self.headers.append(HeaderName::from_static(name), value);
             }
             _ => self.omitted = true,
