@@ -67,6 +67,11 @@ pub struct Options {
     /// Topics that each publisher goes through in turn; above 1, subscriptions end in `+`.
     #[arg(long, default_value_t = 1)]
     pub topics: usize,
+    /// In `shared`: the same messages to the same clients in turns, but each has a topic of its own
+    /// and the publisher goes through them. What it costs more with a shared subscription is the
+    /// price of sharing; the rest is that of so many connections.
+    #[arg(long)]
+    pub turns: bool,
     /// Durable sessions that each message matches, in `offline` and `drain`.
     #[arg(long, default_value_t = 1)]
     pub targets: usize,

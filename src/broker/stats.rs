@@ -83,7 +83,8 @@ pub enum Drop {
     TopicInvalid,
     /// A payload that is not the UTF-8 it is declared to be.
     PayloadFormat,
-    /// Its stream gave it up before a session that replays it came to it.
+    /// Its stream gave it up before a session that replays it came to it. Where nobody knows how many
+    /// there were, one is counted.
     StreamGap,
 }
 

@@ -82,7 +82,12 @@ pub fn shared(options: &Options) -> Result<Report> {
         endpoints: 0,
         shared: true,
     };
-    run("shared", options, shape, None)
+    if !options.turns {
+        return run("shared", options, shape, None);
+    }
+    let mut options = options.clone();
+    options.topics = shape.subscribers;
+    run("turns", &options, shape, None)
 }
 
 pub fn many_subscriptions(options: &Options) -> Result<Report> {
@@ -376,7 +381,10 @@ fn plan(
     );
     let subscribers = open_subscribers(options, &subscriber_ids, |index| {
         let group = index / shape.subscribers;
-        vec![names.filter(group, options.topics, shape.shared)]
+        match options.turns {
+            true => vec![names.topics(group, options.topics)[index % shape.subscribers].clone()],
+            false => vec![names.filter(group, options.topics, shape.shared)],
+        }
     })?;
     let publishers = open_publishers(options, &publisher_ids)?;
 

@@ -318,9 +318,12 @@ impl Outgoing {
 
     /// Whether fewer messages and bytes than these wait that [`Outgoing::next`] has not visited.
     pub fn waits_less_than(&self, messages: usize, bytes: usize) -> bool {
-        let waiting = self.slots.len() - self.next;
-        let all = self.slots.range(self.next..self.slots.len());
-        waiting < messages && all.map(|slot| slot.body.bytes()).sum::<usize>() < bytes
+        let end = self.slots.len();
+        if end - self.next >= messages {
+            return false;
+        }
+        let waiting = self.slots.range(self.next..end);
+        waiting.map(|slot| slot.body.bytes()).sum::<usize>() < bytes
     }
 
     /// How many messages could be sent at once now, if nothing waits before them.

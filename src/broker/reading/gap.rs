@@ -32,9 +32,8 @@ impl Reading {
         self.gap = Some(match self.gap {
             None => gap,
             Some(before) => Gap {
-                oldest: gap.oldest,
                 lost: before.lost.zip(gap.lost).map(|(one, two)| one + two),
-                cursor: gap.cursor,
+                ..gap
             },
         });
     }

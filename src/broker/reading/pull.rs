@@ -230,7 +230,7 @@ impl Broker {
                 retain,
             });
         }
-        cx.stats.queue_changed(before, state.outgoing.weight());
+        cx.tally.queue_changed(before, state.outgoing.weight());
         if reading.gap.is_none()
             && let Some(cursor) = reading.reader.as_deref().map(Reader::cursor)
         {

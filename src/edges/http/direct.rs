@@ -1,8 +1,9 @@
-//! A stream of events straight on its TCP connection. While there is nothing to send, it has no
-//! buffer.
+//! A stream of events straight on its TCP connection. It has memory of its own only for what the
+//! connection has no room for: an idle one has none.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
+use std::io::{self, Write};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -14,8 +15,16 @@ use super::Edge;
 use super::streaming::Streaming;
 use crate::broker::stats::Drop as Reason;
 
-/// The head of a chunk: 16 digits at the most.
+/// Room for the head of a chunk: 16 digits at the most.
 const CHUNK_HEAD: usize = 18;
+
+/// The largest buffer that a thread keeps for the next stream.
+const BUFFER_MAX: usize = 256 * 1024;
+
+thread_local! {
+    /// What streams of this thread say goes through it on its way into their connections.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Why it ends.
 enum End {
@@ -31,10 +40,9 @@ pub(super) struct Direct {
     stream: Box<Streaming>,
     /// Otherwise the end of the connection is the end of the stream.
     chunked: bool,
-    /// What comes before `body`: the head of the answer, the head of a chunk.
-    head: Vec<u8>,
-    body: Vec<u8>,
-    /// How much of both was sent.
+    /// What the connection had no room for yet.
+    unsent: Vec<u8>,
+    /// How much of it was sent since.
     sent: usize,
     /// When a client that takes nothing has to have taken something.
     sending: Option<Pin<Box<Sleep>>>,
@@ -53,8 +61,7 @@ impl Direct {
             socket,
             stream,
             chunked,
-            head,
-            body: Vec::new(),
+            unsent: head,
             sent: 0,
             sending: None,
         }
@@ -87,8 +94,9 @@ impl Direct {
             return Poll::Ready(End::Done);
         }
         loop {
-            while self.sent < self.head.len() + self.body.len() {
-                match self.write(cx) {
+            while self.sent < self.unsent.len() {
+                let rest = &self.unsent[self.sent..];
+                match Pin::new(&mut self.socket).poll_write(cx, rest) {
                     Poll::Ready(Ok(count)) if count > 0 => {
                         self.sent += count;
                         self.sending = None;
@@ -102,12 +110,21 @@ impl Direct {
                     }
                 }
             }
+            if self.sent > 0 {
+                // Not the memory either: nobody knows how long nothing comes.
+                (self.unsent, self.sent) = (Vec::new(), 0);
+            }
             if self.stream.has_ended() {
                 return Poll::Ready(End::Done);
             }
-            self.collect(cx);
-            if self.head.is_empty() && self.body.is_empty() {
-                return Poll::Pending;
+            let mut buffer = BUFFER.take();
+            buffer.clear();
+            let said = self.say(cx, &mut buffer);
+            if buffer.capacity() <= BUFFER_MAX {
+                BUFFER.set(buffer);
+            }
+            if ready!(said).is_err() {
+                return Poll::Ready(End::Done);
             }
         }
     }
@@ -125,37 +142,37 @@ impl Direct {
         }
     }
 
-    fn write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let socket = Pin::new(&mut self.socket);
-        match self.sent.checked_sub(self.head.len()) {
-            Some(sent) => socket.poll_write(cx, &self.body[sent..]),
-            None => {
-                let slices = [
-                    IoSlice::new(&self.head[self.sent..]),
-                    IoSlice::new(&self.body),
-                ];
-                socket.poll_write_vectored(cx, &slices)
+    /// Sends what the stream has to say next, as far as the connection takes it at once; pending
+    /// while that is nothing.
+    fn say(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<()>> {
+        let mut begin = match self.chunked {
+            true => CHUNK_HEAD,
+            false => 0,
+        };
+        buffer.resize(begin, 0);
+        ready!(self.stream.poll(cx, buffer));
+        if self.chunked {
+            let len = buffer.len() - begin;
+            if len > 0 {
+                let mut head = [0; CHUNK_HEAD];
+                let mut left = &mut head[..];
+                write!(left, "{len:x}\r\n")?;
+                let left = left.len();
+                let head = &head[..CHUNK_HEAD - left];
+                begin -= head.len();
+                buffer[begin..CHUNK_HEAD].copy_from_slice(head);
+                buffer.extend_from_slice(b"\r\n");
+            }
+            if self.stream.has_ended() {
+                buffer.extend_from_slice(b"0\r\n\r\n");
             }
         }
-    }
-
-    /// Takes what the stream has to say next. All of the last was sent.
-    fn collect(&mut self, cx: &mut Context<'_>) {
-        if self.sent > 0 {
-            // Not the memory either: nobody knows how long nothing comes.
-            (self.head, self.body, self.sent) = (Vec::new(), Vec::new(), 0);
-        }
-        if self.stream.poll(cx, &mut self.body).is_pending() || !self.chunked {
-            return;
-        }
-        if !self.body.is_empty() {
-            self.head.reserve_exact(CHUNK_HEAD);
-            let size = format!("{:x}\r\n", self.body.len());
-            self.head.extend_from_slice(size.as_bytes());
-            self.body.extend_from_slice(b"\r\n");
-        }
-        if self.stream.has_ended() {
-            self.body.extend_from_slice(b"0\r\n\r\n");
-        }
+        let said = &buffer[begin..];
+        let sent = match Pin::new(&mut self.socket).poll_write(cx, said) {
+            Poll::Ready(sent) => sent?,
+            Poll::Pending => 0,
+        };
+        self.unsent.extend_from_slice(&said[sent..]);
+        Poll::Ready(Ok(()))
     }
 }

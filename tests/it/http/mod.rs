@@ -3,11 +3,11 @@
 mod client;
 mod raw;
 
+pub use client::send;
+
 mod access;
 mod bodies;
 mod cors;
-pub use client::send;
-
 mod events;
 mod figures;
 mod h2;

@@ -116,6 +116,36 @@ async fn streams_are_limited() {
     assert!(answer.header("retry-after").is_some());
 }
 
+/// A stream that has nothing to say takes little memory: there may be many.
+#[tokio::test]
+async fn an_idle_stream_takes_little_memory() {
+    const COUNT: usize = 400;
+    const EACH: usize = 6 * 1024;
+    let broker = ProcessBroker::start(&["http.heartbeat=1h"]);
+    let address = broker.field("http").parse().expect("an address");
+    let open = async || {
+        let mut stream = Raw::open(address).await;
+        stream.get("/v1/events?topic=t").await;
+        stream.head().await;
+        let mut read = Vec::new();
+        while !read.ends_with(b"\n\n\r\n") || !read.windows(4).any(|it| it == b"\nid:") {
+            read.push(stream.byte().await.expect("the stream goes on"));
+        }
+        stream
+    };
+    // What the first ones take is for all.
+    let mut streams = Vec::new();
+    for _ in 0..COUNT / 4 {
+        streams.push(open().await);
+    }
+    let before = broker.resident_bytes();
+    for _ in 0..COUNT {
+        streams.push(open().await);
+    }
+    let more = broker.resident_bytes().saturating_sub(before);
+    assert!(more < COUNT * EACH, "{more} bytes for {COUNT} streams");
+}
+
 /// MQTT is in binary frames [MQTT-6.0.0-1]: another one is answered with 1003 (RFC 6455 §7.4.1).
 #[tokio::test]
 async fn a_text_frame_is_unsupported_data() {

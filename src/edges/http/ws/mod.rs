@@ -66,7 +66,8 @@ impl Handshake {
         )]
         let upgrade: Upgrade = Box::new(move |stream, read| {
             Box::pin(async move {
-                let (read, role) = (Vec::from(read), Role::Server);
+                // A copy: what was read may lie in a buffer that is larger than those of a socket.
+                let (read, role) = (read.to_vec(), Role::Server);
                 let config = Some(config(message_max));
                 let socket = WebSocketStream::from_partially_read(stream, read, role, config);
                 let serving: Serving = Box::pin(serve(Box::new(socket.await)));
