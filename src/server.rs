@@ -79,8 +79,8 @@ impl Server {
         let (store, mut recovered) = open_store(&config).await?;
         access.sign_with(signing_key::kept_or_new(&*store, &recovered).await);
         let documents: Arc<[RecoveredDocument]> = std::mem::take(&mut recovered.documents).into();
-        let broker = restore(&config, &access, Arc::clone(&store), recovered).await;
-        let webhooks = start_webhooks(&config, &access, &broker, &documents).await;
+        let (broker, webhooks) =
+            restore(&config, &access, Arc::clone(&store), recovered, &documents).await;
         let control = Control::start(&config.store, &store, issue(&access, &broker));
         let bound = bind(&config.mqtt.listen)?;
         let bound_http = bind(&config.http.listen)?;
@@ -223,16 +223,18 @@ fn http_edge(
 }
 
 /// Makes a broker that goes on with what the store kept, and has everything done that became due
-/// while it was down. Subscriptions are in place before anybody can connect.
+/// while it was down. Subscriptions, feeds and webhook endpoints are in place before the first
+/// message is published, be it a will that has become due.
 async fn restore(
     config: &Config,
     access: &Access,
     store: Arc<dyn Store>,
     recovered: Recovered,
-) -> Arc<Broker> {
+    documents: &Arc<[RecoveredDocument]>,
+) -> (Arc<Broker>, Arc<Webhooks>) {
     let (mqtt, limits) = (config.mqtt.clone(), config.limits.clone());
-    let access = access.clone();
-    let streams = config.streams.clone();
+    let (access, config) = (access.clone(), config.clone());
+    let documents = Arc::clone(documents);
     let windows = WindowConfig {
         age: config.http.resume_window,
         bytes_max: config.http.resume_bytes_max,
@@ -242,30 +244,14 @@ async fn restore(
         log_report(&recovered.report);
         let (broker, restored) = Broker::restore(mqtt, limits, store, recovered, &access);
         log_restored(&restored);
-        broker.start_feeds(&streams, windows);
+        broker.start_feeds(&config.streams, windows);
+        let broker = Arc::new(broker);
+        let webhooks = Webhooks::start(Arc::clone(&broker), access, &config, &documents);
         broker.tick();
-        Arc::new(broker)
+        (broker, webhooks)
     });
     match restoring.await {
-        Ok(broker) => broker,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
-}
-
-/// Goes on with the webhook endpoints that are kept and declared. They are there before anybody can
-/// publish.
-async fn start_webhooks(
-    config: &Config,
-    access: &Access,
-    broker: &Arc<Broker>,
-    documents: &Arc<[RecoveredDocument]>,
-) -> Arc<Webhooks> {
-    let (config, access) = (config.clone(), access.clone());
-    let (broker, documents) = (Arc::clone(broker), Arc::clone(documents));
-    let starting =
-        tokio::task::spawn_blocking(move || Webhooks::start(broker, access, &config, &documents));
-    match starting.await {
-        Ok(webhooks) => webhooks,
+        Ok(restored) => restored,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }

@@ -670,3 +670,23 @@ async fn the_command_line_does_the_same() {
         nobody.stderr
     );
 }
+
+/// What the broker publishes when it starts, before anybody can connect, is queued like the rest.
+#[tokio::test]
+async fn a_will_that_became_due_while_the_broker_was_down_is_queued() {
+    let mut broker = Broker::with(LOCAL).await;
+    let (path, _) = register(broker.http, "", hook()).await;
+    let pause = format!("{path}/pause");
+    assert_eq!(
+        anybody(broker.http, "POST", &pause, Value::Null).await.0,
+        200
+    );
+    let will = Will::new("orders/will", "over").qos(1).delay(1);
+    let connect = Connect::v5("a").persistent().will(will);
+    broker.connect(connect).await.lose().await;
+    broker.stop().await;
+    elapse(2).await;
+    broker.start_again().await;
+    let (status, shown) = anybody(broker.http, "GET", &path, Value::Null).await;
+    assert_eq!((status, &shown["queued"]), (200, &json!(1)));
+}
