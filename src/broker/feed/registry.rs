@@ -297,6 +297,7 @@ impl Broker {
             .map(|it| (&*it.filter).into())
             .collect();
         let (mut retention, mut qos0) = (extra.retention, extra.qos0);
+        let mut complete_since = extra.complete_since;
         let kind = match name.strip_prefix(STREAM) {
             None => Kind::Window,
             Some(name) => {
@@ -306,6 +307,10 @@ impl Broker {
                     .flat_map(|stream| &stream.filters)
                     .map(|it| it.as_str().into())
                     .collect();
+                if wanted.iter().any(|it| !filters.contains(it)) {
+                    // Of what it has not kept until now nobody knows what there was.
+                    complete_since = self.clock.now().0 + 1;
+                }
                 self.change_filters(number, &filters, &wanted);
                 filters = wanted;
                 if let Some(stream) = stream {
@@ -332,10 +337,13 @@ impl Broker {
             retention,
             Arc::clone(&self.store),
             sequence,
-            extra.complete_since,
+            complete_since,
         );
         let session = Arc::new(Session::of_feed(number, Arc::clone(&feed)));
         let entry = Entry { session, feed };
+        if complete_since != extra.complete_since {
+            self.keep_feed(&entry);
+        }
         self.subscribe_feed(&entry);
         match is_window {
             true => {

@@ -309,3 +309,26 @@ fn nothing_is_lost_or_doubled_over_reconnects_under_load() {
     broker.stop();
     committing.join().expect("it committed");
 }
+
+/// What a filter would have matched before a stream had it was not kept, and nobody is told otherwise.
+#[test]
+fn a_stream_that_got_another_filter_does_not_vouch_for_the_time_before() {
+    let (broker, store) = started(&[stream("all", "a")]);
+    let begun = broker.clock.now();
+    say(broker, "a", "1");
+    say(broker, "b", "2");
+    store.commit();
+    let opened = open(broker, &["a"], Start::Since(begun.0 + 1_000));
+    assert_eq!(opened.gap, None);
+    let wider = StreamConfig {
+        filters: vec!["a".to_owned(), "b".to_owned()],
+        ..stream("all", "a")
+    };
+    let (broker, store) = again(&store, &[wider.clone()]);
+    let mut opened = open(broker, &["b"], Start::Since(begun.0));
+    assert!(opened.gap.is_some());
+    assert!(texts(broker, &mut opened.reader).is_empty());
+    // Nor does that change when it starts again as it is.
+    let (broker, _store) = again(&store, &[wider]);
+    assert!(open(broker, &["b"], Start::Since(begun.0)).gap.is_some());
+}
