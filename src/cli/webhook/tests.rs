@@ -45,7 +45,7 @@ fn one_thing_is_lines() {
         json!({"id": "a", "headers": {"X": "1"}, "empty": {}, "user": null, "dead_letters": 3});
     assert_eq!(
         shown(answer),
-        "dead_letters: 3\nempty: -\nheaders:\n  X: 1\nid: a\nuser: -\n"
+        "id: a\nheaders:\n  X: 1\nempty: -\nuser: -\ndead_letters: 3\n"
     );
     assert_eq!(shown(Value::Null), "");
 }
