@@ -95,7 +95,8 @@ impl Format {
         }
     }
 
-    /// The request for an attempt, from 1, that is made now. One message, or several in batch mode.
+    /// The request for an attempt, from 1, that is made at this time of the wall clock. One message, or
+    /// several in batch mode.
     ///
     /// # Errors
     /// When the payload must not be sent.
@@ -103,7 +104,7 @@ impl Format {
         &self,
         messages: &[Read],
         signers: &Signers,
-        now_ms: u64,
+        wall_ms: u64,
         attempt: u32,
     ) -> Result<Outgoing, NotText> {
         let id = self.id_of(messages);
@@ -114,7 +115,7 @@ impl Format {
             }
             _ => self.batch(messages, &mut headers),
         };
-        let timestamp = now_ms / 1000;
+        let timestamp = wall_ms / 1000;
         let signature = signature_header(&signers.secrets, &signers.keys, &id, timestamp, &body);
         let first = messages.first().map(|(_, message)| message);
         trace(first, &id, attempt, &mut headers);

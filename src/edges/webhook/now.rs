@@ -1,5 +1,7 @@
 //! What time it is: Unix milliseconds for what is kept, instants for what is waited for.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use tokio::time::{Duration, Instant};
 
 use crate::broker::clock::Millis;
@@ -30,4 +32,12 @@ impl Now {
     pub fn instant(&self, ms: u64) -> Instant {
         self.began + Duration::from_millis(ms.saturating_sub(self.began_ms))
     }
+}
+
+/// What the rest of the world takes the time for, in Unix milliseconds: for what is signed, and for
+/// dates of others. It goes along when the clock of the machine is set, as happens to one without a
+/// battery after its start; a receiver takes a signature that is minutes off for an old one.
+pub fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }
