@@ -14,6 +14,7 @@ use crate::config::{Config, ListenAddress, Problems};
 use crate::edges::http;
 use crate::edges::listen::Listener;
 use crate::edges::mqtt::{self, Admission, Edge};
+use crate::edges::webhook::{Driver, Resolve, SystemResolver};
 use crate::ops::control::{Control, Issue};
 use crate::signing_key;
 use crate::store::{self, Basis, Recovered, RecoveredDocument, Report, Store, StoreError};
@@ -33,6 +34,8 @@ pub struct Server {
     control: Option<Control>,
     edge: Arc<Edge>,
     webhooks: Arc<Webhooks>,
+    /// There until the server stops.
+    driver: Option<Driver>,
     listeners: JoinSet<()>,
     http: Arc<http::Edge>,
     /// They end by themselves when the edge stops, once their connections have.
@@ -75,6 +78,17 @@ impl Server {
     /// When the configuration names something unusable, or an address cannot be bound. Nothing is
     /// left running then.
     pub async fn start(config: Config) -> Result<Server, StartError> {
+        Server::start_with(config, Arc::new(SystemResolver::default())).await
+    }
+
+    /// The same, with another resolver for the names in the URLs of webhooks.
+    ///
+    /// # Errors
+    /// As for [`Server::start`].
+    pub async fn start_with(
+        config: Config,
+        resolver: Arc<dyn Resolve>,
+    ) -> Result<Server, StartError> {
         let access = Access::new(&config).map_err(StartError::Config)?;
         let (store, mut recovered) = open_store(&config).await?;
         access.sign_with(signing_key::kept_or_new(&*store, &recovered).await);
@@ -105,6 +119,7 @@ impl Server {
         for listener in bound_http {
             http_listeners.spawn(http::run(listener, Arc::clone(&http_edge)));
         }
+        let driver = Driver::start(Arc::clone(&webhooks), resolver);
         let ticking = tokio::spawn(tick(broker, Arc::clone(&webhooks), config.sys.interval));
         Ok(Server {
             config,
@@ -112,6 +127,7 @@ impl Server {
             control,
             edge,
             webhooks,
+            driver: Some(driver),
             listeners,
             http: http_edge,
             http_listeners,
@@ -137,8 +153,8 @@ impl Server {
         Ok(())
     }
 
-    /// Stops: no new connections, every client is told [MQTT-4.13.1-1], and whoever is not gone by
-    /// `mqtt.shutdown_deadline` is cut off.
+    /// Stops: no new connections, no new deliveries, every client is told [MQTT-4.13.1-1], and whoever
+    /// is not gone by `mqtt.shutdown_deadline` is cut off.
     pub async fn shutdown(mut self) {
         self.control = None;
         let broker = &self.edge.broker;
@@ -151,7 +167,14 @@ impl Server {
             while self.http_listeners.join_next().await.is_some() {}
         };
         let deadline = self.config.mqtt.shutdown_deadline;
-        if tokio::time::timeout(deadline, gone).await.is_err() {
+        let driver = self.driver.take();
+        let delivered = async {
+            if let Some(driver) = driver {
+                driver.stop(deadline).await;
+            }
+        };
+        let (gone, ()) = tokio::join!(tokio::time::timeout(deadline, gone), delivered);
+        if gone.is_err() {
             let left = self.edge.broker.stats.clients_connected.get();
             tracing::warn!(
                 left,

@@ -106,6 +106,79 @@ pub const DROPS: [(Drop, &str); 14] = [
     (Drop::StreamGap, "stream_gap"),
 ];
 
+/// How an attempt to deliver to a webhook ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum AttemptEnd {
+    /// 2xx.
+    Delivered,
+    /// Another answer.
+    Refused,
+    /// No complete answer in time.
+    TimedOut,
+    /// No connection, or one that broke.
+    Unreachable,
+}
+
+/// All ends, with the names under which they are shown.
+pub const ATTEMPT_ENDS: [(AttemptEnd, &str); 4] = [
+    (AttemptEnd::Delivered, "delivered"),
+    (AttemptEnd::Refused, "refused"),
+    (AttemptEnd::TimedOut, "timed_out"),
+    (AttemptEnd::Unreachable, "unreachable"),
+];
+
+/// Up to how many milliseconds the attempts of each bucket take.
+pub const ATTEMPT_MILLIS: [u64; 8] = [1, 5, 25, 100, 500, 2_500, 10_000, 30_000];
+
+/// What is counted of webhooks, over all endpoints.
+#[derive(Debug, Default)]
+pub struct WebhookStats {
+    /// By [`AttemptEnd`].
+    attempts: [Counter; ATTEMPT_ENDS.len()],
+    /// By [`ATTEMPT_MILLIS`]; the last for those that take longer.
+    buckets: [Counter; ATTEMPT_MILLIS.len() + 1],
+    /// What all attempts took together.
+    pub millis: Counter,
+    /// Attempts under way.
+    pub in_flight: Counter,
+    /// Messages that were delivered.
+    pub delivered: Counter,
+    /// Messages that became dead letters.
+    pub dead: Counter,
+    /// Messages of QoS 0 whose only attempt failed.
+    pub discarded: Counter,
+    /// Endpoints that were disabled because they are gone or only failed.
+    pub disabled: Counter,
+    /// Endpoints of which most of the last attempts failed, so that they are left alone for a while.
+    pub broken: Counter,
+    /// Tasks that ended by a defect.
+    pub panicked: Counter,
+}
+
+impl WebhookStats {
+    /// Counts an attempt.
+    pub fn attempted(&self, end: AttemptEnd, millis: u64) {
+        self.attempts[end as usize].add(1);
+        self.buckets[ATTEMPT_MILLIS.partition_point(|most| *most < millis)].add(1);
+        self.millis.add(millis);
+    }
+
+    /// How many attempts ended so.
+    pub fn attempts(&self, end: AttemptEnd) -> u64 {
+        self.attempts[end as usize].get()
+    }
+
+    /// Attempts that took at most so long, of each of [`ATTEMPT_MILLIS`], and all.
+    pub fn attempts_up_to(&self) -> [u64; ATTEMPT_MILLIS.len() + 1] {
+        let mut sum = 0;
+        std::array::from_fn(|index| {
+            sum += self.buckets[index].get();
+            sum
+        })
+    }
+}
+
 /// The broker's counters.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -122,6 +195,7 @@ pub struct Stats {
     pub packets_sent: Counter,
     pub bytes_received: Counter,
     pub bytes_sent: Counter,
+    pub webhooks: WebhookStats,
     /// Bytes of the messages in all queues, wherever they are.
     pub queued_bytes: Gauge,
     /// Bytes of memory that they take.

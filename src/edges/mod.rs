@@ -4,3 +4,4 @@
 pub mod http;
 pub mod listen;
 pub mod mqtt;
+pub mod webhook;

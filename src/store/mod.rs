@@ -241,6 +241,27 @@ impl StoredMessage {
         std::str::from_utf8(&self.topic).expect("it was checked when the record was decoded")
     }
 
+    /// A message of QoS 1 as if it had been read back.
+    #[cfg(test)]
+    pub(crate) fn for_test(
+        offset: Offset,
+        topic: &'static str,
+        properties: &[u8],
+        payload: &[u8],
+    ) -> StoredMessage {
+        StoredMessage {
+            offset,
+            topic: Bytes::from_static(topic.as_bytes()),
+            properties: Bytes::copy_from_slice(properties),
+            payload: Bytes::copy_from_slice(payload),
+            qos: 1,
+            retain: false,
+            published_ms: 1_764_072_000_000,
+            expires_ms: None,
+            publisher: 0,
+        }
+    }
+
     /// `body` is the encoded body of the record that `message` was decoded from.
     fn from_record(offset: Offset, message: &Message<'_>, body: &Bytes) -> StoredMessage {
         StoredMessage {

@@ -30,4 +30,5 @@ mod store_messages;
 mod subscribe;
 mod sys;
 mod token;
+mod webhook;
 mod will;

@@ -2,14 +2,16 @@
 //! chooses.
 
 use std::fmt::Write;
+use std::sync::atomic::Ordering;
 
 use hyper::{Response, StatusCode};
 
 use super::Edge;
 use super::respond::{self, Body};
 use crate::broker::feed::FeedSummary;
-use crate::broker::stats::DROPS;
+use crate::broker::stats::{ATTEMPT_ENDS, ATTEMPT_MILLIS, DROPS};
 use crate::store::Health;
+use crate::webhooks::Endpoint;
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -164,6 +166,7 @@ pub(super) fn show(edge: &Edge) -> Response<Body> {
         "Sets of filters that are kept for readers that come back.",
         windows.len(),
     );
+    of_webhooks(edge, &mut out);
     let healthy = u8::from(matches!(broker.store().health(), Health::Well));
     out.gauge(
         "store_healthy",
@@ -203,4 +206,93 @@ pub(super) fn show(edge: &Edge) -> Response<Body> {
     );
     out.counter("store_checkpoints_total", "Checkpoints.", store.checkpoints);
     respond::with(StatusCode::OK, CONTENT_TYPE, out.0)
+}
+
+/// Figures of webhooks, over all endpoints: their names are their owners' choice.
+fn of_webhooks(edge: &Edge, out: &mut Figures) {
+    let stats = &edge.broker.stats.webhooks;
+    let endpoints = edge.webhooks.list_all();
+    out.head("webhook_endpoints", "gauge", "Webhook endpoints, by state.");
+    for state in ["active", "paused", "disabled"] {
+        let in_state = endpoints.iter().filter(|it| it.state().as_str() == state);
+        let label = format!("{{state=\"{state}\"}}");
+        out.value("webhook_endpoints", &label, in_state.count());
+    }
+    let sum = |of: &dyn Fn(&Endpoint) -> u64| endpoints.iter().map(|it| of(it)).sum::<u64>();
+    let dead = sum(&|it| it.dead.len() as u64);
+    out.gauge(
+        "webhook_queued_messages",
+        "Messages that wait to be delivered to webhooks, be it again.",
+        sum(&|it| it.queue.len()).saturating_sub(dead),
+    );
+    out.gauge(
+        "webhook_retrying_messages",
+        "Messages of which an attempt failed, and another is due later.",
+        sum(&|it| it.gauges.retrying.load(Ordering::Relaxed)),
+    );
+    out.gauge(
+        "webhook_dead_letters",
+        "Messages that ran out of attempts and are kept.",
+        dead,
+    );
+    out.counter(
+        "webhook_dead_letters_crowded_out_total",
+        "Dead letters that had to go for others.",
+        sum(&|it| it.dead.crowded_out()),
+    );
+    out.gauge(
+        "webhook_attempts_in_flight",
+        "Attempts under way.",
+        stats.in_flight.get(),
+    );
+    out.gauge(
+        "webhook_endpoints_broken",
+        "Endpoints that are left alone for a while, because most of their last attempts failed.",
+        stats.broken.get(),
+    );
+    out.head("webhook_attempts_total", "counter", "Attempts, by result.");
+    for (end, name) in ATTEMPT_ENDS {
+        let label = format!("{{result=\"{name}\"}}");
+        out.value("webhook_attempts_total", &label, stats.attempts(end));
+    }
+    let name = "webhook_attempt_seconds";
+    out.head(name, "histogram", "How long attempts take.");
+    let up_to = stats.attempts_up_to();
+    for (most, count) in ATTEMPT_MILLIS.iter().zip(up_to) {
+        let label = format!("{{le=\"{}\"}}", *most as f64 / 1e3);
+        out.value("webhook_attempt_seconds_bucket", &label, count);
+    }
+    let all = up_to[ATTEMPT_MILLIS.len()];
+    out.value("webhook_attempt_seconds_bucket", "{le=\"+Inf\"}", all);
+    out.value(
+        "webhook_attempt_seconds_sum",
+        "",
+        stats.millis.get() as f64 / 1e3,
+    );
+    out.value("webhook_attempt_seconds_count", "", all);
+    out.counter(
+        "webhook_messages_delivered_total",
+        "Messages delivered to webhooks.",
+        stats.delivered.get(),
+    );
+    out.counter(
+        "webhook_messages_dead_total",
+        "Messages that became dead letters.",
+        stats.dead.get(),
+    );
+    out.counter(
+        "webhook_messages_discarded_total",
+        "Messages of QoS 0 whose only attempt failed.",
+        stats.discarded.get(),
+    );
+    out.counter(
+        "webhook_endpoints_disabled_total",
+        "Endpoints disabled because they were gone, or only failed.",
+        stats.disabled.get(),
+    );
+    out.counter(
+        "webhook_tasks_panicked_total",
+        "Tasks of endpoints ended by a defect.",
+        stats.panicked.get(),
+    );
 }

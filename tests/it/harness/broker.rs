@@ -105,7 +105,8 @@ async fn start(directory: &TempDir, settings: &str) -> (Server, SocketAddr, Sock
     (server, address, http)
 }
 
-fn configuration(directory: &TempDir, settings: &str) -> Config {
+/// The settings of a scenario that starts its own server.
+pub fn configuration(directory: &TempDir, settings: &str) -> Config {
     let path = directory.path().to_str().expect("a path of UTF-8");
     let sources = Sources::new()
         .file("the scenario's settings", settings.replace("{dir}", path))

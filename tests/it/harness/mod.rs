@@ -15,7 +15,7 @@ mod panics;
 pub mod process;
 pub mod wire;
 
-pub use broker::{Broker, scratch};
+pub use broker::{Broker, configuration, scratch};
 pub use client::{Client, DEADLINE};
 pub use process::ProcessBroker;
 pub use wire::{

@@ -1,6 +1,6 @@
 //! The HTTP edge from outside: exact bytes over TCP, with MQTT clients on the other side.
 
-mod client;
+pub mod client;
 mod raw;
 
 pub use client::send;
