@@ -324,7 +324,7 @@ fn a_stream_that_got_another_filter_does_not_vouch_for_the_time_before() {
         filters: vec!["a".to_owned(), "b".to_owned()],
         ..stream("all", "a")
     };
-    let (broker, store) = again(&store, &[wider.clone()]);
+    let (broker, store) = again(&store, std::slice::from_ref(&wider));
     let mut opened = open(broker, &["b"], Start::Since(begun.0));
     assert!(opened.gap.is_some());
     assert!(texts(broker, &mut opened.reader).is_empty());
