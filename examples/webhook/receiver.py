@@ -23,6 +23,12 @@ seen = set()
 class Receiver(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keeps the connection: the next message needs no new one
 
+    def handle(self):
+        try:
+            super().handle()
+        except ConnectionError:
+            pass  # the broker is gone, and will be back
+
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
         try:
