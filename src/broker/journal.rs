@@ -398,13 +398,7 @@ impl Broker {
         let session = session.number();
         done.sort_unstable();
         released.sort_unstable();
-        let ranges: Vec<SeqRange> = done
-            .chunk_by(|a, b| a + 1 == *b)
-            .map(|run| SeqRange {
-                first: run[0],
-                last: run[run.len() - 1],
-            })
-            .collect();
+        let ranges = SeqRange::all_of(&done);
         let mut records = Vec::with_capacity(2);
         if !ranges.is_empty() {
             records.push(Record::Done {

@@ -208,13 +208,7 @@ impl EndpointQueue {
         let mut seqs: Vec<Seq> = entries.iter().map(|it| it.seq).collect();
         seqs.sort_unstable();
         seqs.dedup();
-        let ranges: Vec<SeqRange> = seqs
-            .chunk_by(|a, b| a + 1 == *b)
-            .map(|run| SeqRange {
-                first: run[0],
-                last: run[run.len() - 1],
-            })
-            .collect();
+        let ranges = SeqRange::all_of(&seqs);
         let mut records: Vec<Record<'_>> = changes.iter().map(|it| it.record()).collect();
         if !ranges.is_empty() {
             records.push(Record::Done {

@@ -408,13 +408,7 @@ impl Broker {
             state.sequence.trim(count)
         };
         seqs.sort_unstable();
-        let ranges: Vec<SeqRange> = seqs
-            .chunk_by(|a, b| a + 1 == *b)
-            .map(|run| SeqRange {
-                first: run[0],
-                last: run[run.len() - 1],
-            })
-            .collect();
+        let ranges = SeqRange::all_of(&seqs);
         // The floor first: a crash between the two has a reader told of a gap that is none.
         self.keep_feed(entry);
         self.keep(&[Record::Done {

@@ -187,6 +187,17 @@ pub struct SeqRange {
 }
 
 impl SeqRange {
+    /// The fewest ranges that have these sorted seqs, each once.
+    pub fn all_of(sorted: &[Seq]) -> Vec<SeqRange> {
+        sorted
+            .chunk_by(|a, b| a + 1 == *b)
+            .map(|run| SeqRange {
+                first: run[0],
+                last: run[run.len() - 1],
+            })
+            .collect()
+    }
+
     /// Just this one.
     pub fn one(seq: Seq) -> SeqRange {
         SeqRange {
