@@ -322,7 +322,10 @@ impl<D: Dial> Worker<D> {
         if !self.is_active() {
             return;
         }
-        while let Some((after, max)) = self.flow.wants_page() {
+        // While nothing may be sent nobody asks for more, and no publisher wakes this task for nothing.
+        while self.breaker.window(now) > 0
+            && let Some((after, max)) = self.flow.wants_page()
+        {
             let page = self.endpoint.queue.page(after, max, Some(&self.waker));
             let dead = &self.endpoint.dead;
             self.flow.page(&page, max, |seq| dead.contains(seq));
