@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -113,6 +114,9 @@ impl Connection {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let begun = Instant::now();
         let (mut heard, mut pinged) = (begun, None);
+        // Once for all turns: it is registered with all that wait for the same.
+        let edge = Arc::clone(&self.edge);
+        let mut stopped = pin!(edge.stopped());
         loop {
             // Nothing is sent by rights that were changed.
             if !self.rights.are_current(&self.edge.broker)
@@ -161,7 +165,7 @@ impl Connection {
                     Ok(pushes) => pushes,
                     Err(end) => return Some(end),
                 },
-                () = edge.stopped() => return Some(end(CloseCode::Stopping, "stopping")),
+                () = &mut stopped => return Some(end(CloseCode::Stopping, "stopping")),
                 _ = looks.tick() => {
                     if let Some(end) = self.look(begun) {
                         return Some(end);
