@@ -375,6 +375,9 @@ impl Webhooks {
                 None => {
                     let signature_v1a = status.definition.signature_v1a;
                     status.keyring = Some(Keyring::new(None, signature_v1a));
+                    // Headers and client key were lost with it. What is queued does not leave without
+                    // them before somebody says so.
+                    status.paused = true;
                 }
             }
             secret = status
@@ -384,6 +387,9 @@ impl Webhooks {
                 .unwrap_or_default();
             Ok(())
         })?;
+        if !matches!(made.value.state(), State::Disabled { .. }) {
+            self.clear_event(id);
+        }
         Ok(Made {
             value: (made.value, secret),
             ticket: made.ticket,
@@ -415,7 +421,7 @@ impl Webhooks {
         Ok(published?)
     }
 
-    fn tell_disabled(&self, endpoint: &Endpoint) {
+    pub(super) fn tell_disabled(&self, endpoint: &Endpoint) {
         if let State::Disabled { reason } = endpoint.state() {
             let event = json!({"id": &*endpoint.id, "reason": &*reason});
             let topic = disabled_topic(&endpoint.id);

@@ -249,7 +249,8 @@ impl Status {
             },
             Status { keyring: None, .. } => {
                 "its secret cannot be read, because the key in webhooks.key beside the store is \
-                 lost or another one: bring it back and restart, or rotate the secret"
+                 lost or another one: bring it back and restart; or rotate the secret, give its \
+                 headers and client key again, and resume it"
                     .into()
             }
             Status { paused: true, .. } => return State::Paused,

@@ -255,6 +255,8 @@ impl Webhooks {
         if let Some(replay) = found.replay {
             self.restore_replay(&endpoint, replay);
         }
+        // The broker's own topics are not kept.
+        self.tell_disabled(&endpoint);
         self.insert(endpoint);
     }
 

@@ -13,6 +13,7 @@ use tidings_protocol::net::Network;
 use tidings_protocol::time::parse_duration;
 use tidings_protocol::topic::{self, Filter, TopicLimits};
 use tidings_protocol::webhook::Schedule;
+use tokio_rustls::rustls::RootCertStore;
 
 use super::fields::{FieldError, Fields};
 use super::headers::{self, HIDDEN, is_sensitive};
@@ -379,9 +380,15 @@ fn certificates(text: &str) -> Result<Option<String>, String> {
         return Err(format!("it may have {PEM_BYTES_MAX} bytes"));
     }
     let mut count = 0;
+    // Reads what it takes in.
+    let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
-        certificate.map_err(|error| format!("it should be certificates in PEM: {error}"))?;
+        let certificate =
+            certificate.map_err(|error| format!("it should be certificates in PEM: {error}"))?;
         count += 1;
+        store
+            .add(certificate)
+            .map_err(|error| format!("certificate {count} in it is none: {error}"))?;
     }
     match count {
         0 => Err("there is no -----BEGIN CERTIFICATE----- in it".to_owned()),

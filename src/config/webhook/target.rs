@@ -41,6 +41,8 @@ pub enum TargetError {
         "the host is neither a name nor an address; write an international name in its xn-- form"
     )]
     Host,
+    #[error("a host name has at most 253 bytes, and at most 63 between two dots")]
+    Long,
     #[error("write the address as {0}")]
     Disguised(Ipv4Addr),
     #[error("{ip} is {}", refused(*class))]
@@ -54,6 +56,11 @@ fn refused(class: Class) -> String {
             format!("a {class} address: not allowed, unless webhooks.allow_networks has it")
         }
     }
+}
+
+/// Whether a name is short enough for the DNS (RFC 1035 §2.3.4).
+fn can_be_resolved(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(|label| label.len() <= 63)
 }
 
 impl Target {
@@ -109,6 +116,7 @@ impl Target {
             path,
         };
         match HostLiteral::new(target.host()) {
+            HostLiteral::Name if !can_be_resolved(target.host()) => Err(TargetError::Long),
             HostLiteral::Address(_) | HostLiteral::Name => Ok(target),
             HostLiteral::Disguised(meant) => Err(TargetError::Disguised(meant)),
             _ => Err(TargetError::Host),

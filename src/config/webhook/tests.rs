@@ -256,6 +256,17 @@ fn wrong_fields_are_named() {
             "ca_certificate",
             "BEGIN CERTIFICATE",
         ),
+        (
+            json!({"ca_certificate":
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"}),
+            "ca_certificate",
+            "certificate 1 in it is none",
+        ),
+        (
+            json!({"url": format!("https://{}.com/", "a".repeat(64))}),
+            "url",
+            "63",
+        ),
         (json!({"client_key": "x"}), "client_key", "private key"),
         (json!({"reply_topic": "a/+"}), "reply_topic", "\"a/+\""),
         (

@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use tidings_protocol::mqtt::{PropertiesBuilder, Property, QoS};
@@ -112,8 +113,19 @@ pub(super) fn read(text: &str) -> Result<Outgoing, Problem> {
     read_within(text, text)
 }
 
+/// Whether a JSON text is an object. What is read into fields would be taken from an array as well, by
+/// their order, which is nobody's business.
+pub(super) fn is_object(text: &str) -> bool {
+    text.trim_start().starts_with('{')
+}
+
 /// Reads one envelope, which is a part of a body.
 pub(super) fn read_within(body: &str, text: &str) -> Result<Outgoing, Problem> {
+    if !is_object(text) && serde_json::from_str::<IgnoredAny>(text).is_ok() {
+        return Err(invalid(
+            "a message is an object, such as {\"topic\":\"a/b\",\"payload\":\"hello\"}",
+        ));
+    }
     let envelope: Envelope<'_> =
         serde_json::from_str(text).map_err(|it| json_problem(&it, text, body))?;
     let mut properties = envelope.properties;

@@ -11,6 +11,9 @@ use super::problem::Problem;
 const PAGE_DEFAULT: usize = 100;
 pub(super) const PAGE_MAX: usize = 1000;
 
+/// Parameters that may be given several times, beside those that a dot stands for.
+const REPEATED: [&str; 2] = ["topic", "filter"];
+
 /// The parameters of a request, in order.
 pub(super) struct Query<'a> {
     pairs: Vec<(Cow<'a, str>, String)>,
@@ -50,6 +53,14 @@ impl<'a> Query<'a> {
                     ),
                 ));
             }
+            let may_repeat = REPEATED.contains(&&*name) || !known.contains(&&*name);
+            if !may_repeat && parsed.get(&name).is_some() {
+                return Err(Problem::bad_request(
+                    "repeated-parameter",
+                    "A parameter is given twice",
+                    format!("{name:?} is given twice, and only one of them can be meant"),
+                ));
+            }
             if raw.contains('+') {
                 parsed.plus.push(name.clone());
             }
@@ -59,7 +70,7 @@ impl<'a> Query<'a> {
         Ok(parsed)
     }
 
-    /// The value of a parameter that is given once; the last one counts.
+    /// The value of a parameter that is given once.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let mut all = self.pairs.iter().rev();
         all.find(|(it, _)| it == name)
@@ -152,9 +163,25 @@ pub(super) fn invalid(name: &str, value: &str, expected: &str) -> Problem {
 
 /// A part of a path as it is meant, where `+` is itself. `name` says what it is.
 pub(super) fn decode(name: &str, raw: &str) -> Result<String, Problem> {
-    match percent_decode_str(raw).decode_utf8() {
-        Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(invalid(name, raw, "UTF-8, percent-encoded")),
+    Ok(decode_strictly(name, raw)?.into_owned())
+}
+
+/// Takes percent-encoding away. A lenient decoder leaves a `%` that begins none as it is, and a message
+/// would go to a topic that nobody meant.
+fn decode_strictly<'r>(name: &str, raw: &'r str) -> Result<Cow<'r, str>, Problem> {
+    let mut parts = raw.split('%').skip(1);
+    let is_encoded = parts.all(|part| {
+        let digits = part.as_bytes().first_chunk::<2>();
+        digits.is_some_and(|it| it.iter().all(u8::is_ascii_hexdigit))
+    });
+    let decoded = percent_decode_str(raw).decode_utf8();
+    match decoded {
+        Ok(decoded) if is_encoded => Ok(decoded),
+        _ => Err(invalid(
+            name,
+            raw,
+            "UTF-8, percent-encoded: write %25 for %",
+        )),
     }
 }
 
@@ -163,8 +190,7 @@ fn decode_in_query<'r>(name: &str, raw: &'r str) -> Result<Cow<'r, str>, Problem
     if raw.contains('+') {
         return Ok(Cow::Owned(decode(name, &raw.replace('+', " "))?));
     }
-    let decoded = percent_decode_str(raw).decode_utf8();
-    decoded.map_err(|_| invalid(name, raw, "UTF-8, percent-encoded"))
+    decode_strictly(name, raw)
 }
 
 /// The Topic Name at the end of a path.
@@ -203,6 +229,9 @@ mod tests {
         for (text, detail) in [
             ("topci=a", "\"topci\" is not a parameter"),
             ("topic=%ff", "UTF-8"),
+            ("topic=a%2", "%25"),
+            ("topic=100%", "%25"),
+            ("qos=1&qos=2", "twice"),
         ] {
             let problem = Query::parse(Some(text), &known).err().expect(text);
             assert!(problem.detail.contains(detail), "{}", problem.detail);
@@ -224,7 +253,17 @@ mod tests {
             levels_max: 4,
         };
         assert_eq!(topic_of("a//b%2Fc", &limits).expect("good"), "a//b/c");
-        for bad in ["", "a/%23", "%2B", "a%00", "a/b/c/d/e", "%ff"] {
+        for bad in [
+            "",
+            "a/%23",
+            "%2B",
+            "a%00",
+            "a/b/c/d/e",
+            "%ff",
+            "%zz",
+            "a%",
+            "a%2",
+        ] {
             assert!(topic_of(bad, &limits).is_err(), "{bad}");
         }
     }

@@ -23,7 +23,7 @@ use super::session_stream::{SessionStream, WINDOW, envelope, reason};
 use super::{Edge, event_stream::StreamOptions};
 use crate::access::{Authenticated, Principal};
 use crate::broker::SubscribeError;
-use crate::store::{Ticket, until_durable};
+use crate::store::until_durable;
 
 /// How long messages are kept for a session without a connection, unless its client says otherwise.
 pub(super) const EXPIRY_SECS: u32 = 24 * 3600;
@@ -220,15 +220,21 @@ pub(super) async fn acknowledge(
     };
     let cursor: SessionCursor = text.parse().map_err(|()| not_a_place(text))?;
     let broker = &edge.broker;
-    let known = cursor.epoch == broker.log_epoch();
-    let done = known.then(|| {
-        let owner = owner(edge, who, name)?;
-        let done = broker.acknowledge_for(&owner, name, cursor.session, cursor.sequence);
-        done.ok_or_else(|| no_session(name))
-    });
-    let (acknowledged, ticket) = match done {
-        Some(done) => done?,
-        None => (0, Ticket::default()),
+    let owner = owner(edge, who, name)?;
+    if broker.session_of(&owner, name).is_none() {
+        return Err(no_session(name));
+    }
+    // A place in another log, or in a session before this one of the same name, is none here.
+    let done = (cursor.epoch == broker.log_epoch())
+        .then(|| broker.acknowledge_for(&owner, name, cursor.session, cursor.sequence))
+        .flatten();
+    let Some((acknowledged, ticket)) = done else {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "another-session",
+            "This place is in another session",
+            format!("{text} is no place in {name:?} as it is now; nothing was acknowledged"),
+        ));
     };
     until_durable(broker.store(), ticket).await?;
     Ok(respond::json(&json!({"acknowledged": acknowledged})))

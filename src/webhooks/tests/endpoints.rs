@@ -16,6 +16,8 @@ async fn what_was_registered_survives_a_crash() {
     let world = world.crashed();
     let endpoint = world.endpoint(&id);
     assert_eq!(endpoint.state(), State::Paused);
+    let topic = format!("$SYS/webhooks/{id}/disabled");
+    assert!(world.broker.retained(&topic).is_none());
     assert_eq!(secrets(&endpoint, 0), [&*secret]);
     let definition = endpoint.definition();
     assert_eq!(definition.topics, ["a/#"]);
@@ -137,6 +139,13 @@ async fn an_endpoint_whose_secret_is_lost_waits_for_another() {
 
     let made = world.webhooks.rotate_secret(&everybody(), &id).unwrap();
     let (endpoint, new) = made.value;
+    // Its headers are lost, and what is queued does not leave without them.
+    assert_eq!(endpoint.state(), State::Paused);
+    let topic = format!("$SYS/webhooks/{id}/disabled");
+    assert!(world.broker.retained(&topic).is_none());
+    let patch = object(json!({"headers": {"Authorization": "Bearer again"}}));
+    world.webhooks.redraft(&everybody(), &id, &patch).unwrap();
+    world.webhooks.pause(&everybody(), &id, false).unwrap();
     assert_eq!(endpoint.state(), State::Active);
     assert_eq!(secrets(&endpoint, 0), [&*new]);
 }
@@ -167,9 +176,13 @@ async fn a_disabled_endpoint_takes_nothing_and_keeps_what_it_has() {
     let world = world.crashed();
     let endpoint = world.endpoint(&id);
     assert_eq!(reason(&endpoint), "it answered 410 Gone");
+    let topic = format!("$SYS/webhooks/{id}/disabled");
+    assert!(
+        world.broker.retained(&topic).is_some(),
+        "still told after a restart"
+    );
     let made = world.webhooks.enable(&everybody(), &id).unwrap();
     world.durable(made.ticket).await;
-    let topic = format!("$SYS/webhooks/{id}/disabled");
     assert!(world.broker.retained(&topic).is_none());
     world.publish("a", b"3").await;
     let ticket = world.webhooks.test(&everybody(), &id).unwrap();

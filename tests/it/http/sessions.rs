@@ -355,12 +355,12 @@ async fn what_makes_no_sense_is_told() {
         let expected = format!("urn:tidings:problem:{kind}");
         assert_eq!(problem["type"], expected, "{target}: {problem}");
     }
-    let target = "/v1/sessions/nobody/ack?cursor=1.2.3";
-    let answer = send(broker.http, "POST", target, "", b"").await;
-    assert_eq!(
-        (answer.status, answer.json().await["acknowledged"].clone()),
-        (200, json!(0))
-    );
+    poll(&broker, "&topic=t&wait=0ms").await;
+    for (name, status) in [("nobody", 404), (NAME, 409)] {
+        let target = format!("/v1/sessions/{name}/ack?cursor=1.2.3");
+        let answer = send(broker.http, "POST", &target, "", b"").await;
+        assert_eq!(answer.status, status, "{name}");
+    }
     let answer = send(broker.http, "POST", "/v1/sessions/s/ack?cursor=x", "", b"").await;
     assert_eq!(answer.status, 400);
 }

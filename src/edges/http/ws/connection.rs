@@ -320,6 +320,13 @@ impl Connection {
     async fn subscribe(&mut self, wish: &Subscribe) -> Result<(), Fault> {
         let filters = &wish.filters;
         let who = self.who()?.clone();
+        if filters.is_empty() {
+            let why = "name what to listen to: \"filter\":\"sensors/#\", or several as \"filters\"";
+            return Err(Fault::new("no-topic", why));
+        }
+        if wish.qos.is_some_and(|qos| qos > 2) {
+            return Err(Fault::new("bad-request", "qos is 0, 1 or 2"));
+        }
         if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
             let why = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
             return Err(Fault::new("too-many", why));

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tidings_protocol::json;
 
 use crate::broker::feed::Gap;
+use crate::edges::http::envelope::is_object;
 use crate::edges::http::render;
 
 /// The subprotocol.
@@ -122,6 +123,11 @@ pub(super) fn read(text: &str) -> serde_json::Result<Request> {
     struct Head {
         #[serde(rename = "type")]
         kind: String,
+    }
+    if !is_object(text) {
+        serde_json::from_str::<IgnoredAny>(text)?;
+        let why = "a request is an object, such as {\"type\":\"ping\"}";
+        return Err(serde::de::Error::custom(why));
     }
     let head: Head = serde_json::from_str(text)?;
     Ok(match head.kind.as_str() {
