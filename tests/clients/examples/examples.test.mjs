@@ -213,6 +213,9 @@ for (const [language, receiver] of Object.entries(RECEIVERS)) {
     await first.stop()
     await publish(broker, 'orders/4', 'while nobody was there')
     const second = start()
-    assert.equal((await second.take(2))[1], 'orders/4 "while nobody was there"')
+    // The first may have gone before its last answer had arrived; then that one comes again.
+    let lines = (await second.take(2)).slice(1)
+    if (lines[0] === 'orders/3 "after a crash"') lines = (await second.take(3)).slice(2)
+    assert.deepEqual(lines.slice(0, 1), ['orders/4 "while nobody was there"'])
   })
 }
