@@ -178,6 +178,30 @@ impl<'a> Batch<'a> {
         self.deliver(&route.matched, run)
     }
 
+    /// Publishes one message of somebody who sends few and has no session: its route is looked for
+    /// anew.
+    ///
+    /// # Errors
+    /// As [`Batch::route`] and [`Batch::publish`].
+    pub fn publish_one(
+        &mut self,
+        principal: &Principal,
+        topic: &str,
+        publication: Publication<'_>,
+    ) -> Result<Published, Refused> {
+        let route = self.route(principal, topic, &mut RouteCache::default())?;
+        self.publish(
+            &route,
+            &Run {
+                topic,
+                publications: &[publication],
+                publisher: 0,
+                publisher_is_kept: false,
+                bell: None,
+            },
+        )
+    }
+
     fn deliver(&mut self, matched: &Matched, run: &Run<'_>) -> Result<Published, Refused> {
         let broker = self.broker;
         broker.admit(run)?;

@@ -3,7 +3,10 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::Duration;
+
+use anyhow::{Result, anyhow};
 
 use crate::client::Client;
 use crate::histogram::Histogram;
@@ -130,6 +133,18 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Waits for the threads of a run, and puts together what came of them.
+    pub fn gather(threads: Vec<JoinHandle<Result<Outcome>>>) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        for thread in threads {
+            let joined = thread
+                .join()
+                .map_err(|_| anyhow!("a generator thread panicked"))?;
+            outcome.merge(joined?);
+        }
+        Ok(outcome)
+    }
+
     pub fn merge(&mut self, other: Outcome) {
         self.sent += other.sent;
         self.acknowledged += other.acknowledged;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 
 use super::{open_publishers, template, traffic};
 use crate::engine::{Control, EnginePlan, GroupPlan, Outcome, Pace, Phase, PublisherPlan};
@@ -92,13 +92,7 @@ impl Fill {
             process::kill(pid);
         }
         control.enter(Phase::Quit);
-        let mut outcome = Outcome::default();
-        for thread in threads {
-            let joined = thread
-                .join()
-                .map_err(|_| anyhow!("a generator thread panicked"))?;
-            outcome.merge(joined?);
-        }
+        let outcome = Outcome::gather(threads)?;
         report.interval(&from, &to, acknowledged);
         let seconds = (to.at_ns - from.at_ns).max(1) as f64 / 1e9;
         report.figure("acknowledged_per_s", acknowledged as f64 / seconds);

@@ -97,12 +97,5 @@ fn tell_all(options: &Options, plan: EnginePlan, count: u64) -> Result<Outcome> 
         thread::sleep(Duration::from_millis(2));
     }
     control.enter(Phase::Quit);
-    let mut outcome = Outcome::default();
-    for thread in threads {
-        let joined = thread
-            .join()
-            .map_err(|_| anyhow!("a generator thread panicked"))?;
-        outcome.merge(joined?);
-    }
-    Ok(outcome)
+    Outcome::gather(threads)
 }

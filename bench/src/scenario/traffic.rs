@@ -247,13 +247,7 @@ pub fn run(
     let rss_after = pid.and_then(process::resident_bytes);
     drain(&control, options, shape);
     control.enter(Phase::Quit);
-    let mut outcome = Outcome::default();
-    for thread in threads {
-        let joined = thread
-            .join()
-            .map_err(|_| anyhow!("a generator thread panicked"))?;
-        outcome.merge(joined?);
-    }
+    let mut outcome = Outcome::gather(threads)?;
 
     let messages = measured.delivered;
     report.interval(&measured.from, &measured.to, messages);

@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tidings_protocol::mqtt::{Properties, QoS, RetainHandling, SubscriptionOptions};
+use tidings_protocol::mqtt::{Properties, QoS};
 
 use super::{EndpointQueue, Queued, State};
 use crate::access::Principal;
 use crate::broker::Broker;
+use crate::broker::feed::{options, terms};
 use crate::broker::session::Session;
-use crate::broker::topics::{Subscriber, Terms};
+use crate::broker::topics::Subscriber;
 use crate::store::{
     List, Record, RecoveredSession, Retained, SessionView, StoreError, StoredMessage, Ticket,
     message_size,
@@ -98,11 +99,7 @@ impl Broker {
             }
             let subscriber = Subscriber {
                 session: Arc::clone(&entry.session),
-                terms: Terms {
-                    qos: QoS::ExactlyOnce,
-                    retain_as_published: true,
-                    through: None,
-                },
+                terms: terms(),
                 no_local: false,
             };
             self.table.subscribe(filter, subscriber, true);
@@ -234,14 +231,4 @@ impl Broker {
             filters,
         }
     }
-}
-
-fn options() -> u8 {
-    SubscriptionOptions {
-        qos: QoS::ExactlyOnce,
-        no_local: false,
-        retain_as_published: true,
-        retain_handling: RetainHandling::DoNotSend,
-    }
-    .as_byte()
 }

@@ -11,7 +11,7 @@ use crate::broker::stats::Drop as Reason;
 use crate::broker::tests::kit::{
     Client, Setup, crashed, drops, principal, publication, slow_broker,
 };
-use crate::broker::{Broker, Publication, RouteCache};
+use crate::broker::{Broker, Publication};
 use crate::store::SlowStore;
 
 fn open(broker: &Broker, filters: &[&str], qos: QoS) -> Arc<EndpointQueue> {
@@ -22,18 +22,10 @@ fn open(broker: &Broker, filters: &[&str], qos: QoS) -> Arc<EndpointQueue> {
 }
 
 fn publish(broker: &Broker, topic: &str, publication: Publication<'_>) -> usize {
-    let mut batch = broker.batch();
-    let route = batch
-        .route(&principal("publisher"), topic, &mut RouteCache::default())
-        .expect("allowed");
-    let run = Run {
-        topic,
-        publications: &[publication],
-        publisher: 0,
-        publisher_is_kept: false,
-        bell: None,
-    };
-    batch.publish(&route, &run).expect("accepted").matched
+    let published = broker
+        .batch()
+        .publish_one(&principal("publisher"), topic, publication);
+    published.expect("accepted").matched
 }
 
 fn started() -> (&'static Broker, Arc<SlowStore>, Arc<EndpointQueue>) {

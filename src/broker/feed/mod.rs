@@ -25,8 +25,8 @@ use tidings_protocol::mqtt::QoS;
 
 pub use open::{Cursor, OpenReader, ReaderError, Start};
 pub use reader::{Gap, Next, Reader};
-pub(super) use registry::Feeds;
 pub use registry::{FeedSummary, WindowConfig};
+pub(super) use registry::{Feeds, options, terms};
 pub use sequence::Event;
 
 use super::clock::Millis;

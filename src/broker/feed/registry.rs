@@ -114,8 +114,8 @@ fn window_name(filters: &[&str]) -> String {
     name
 }
 
-/// How a feed subscribes: to all there is, as it was published.
-fn terms() -> Terms {
+/// How a feed subscribes, and whatever else keeps what it gets: to all there is, as it was published.
+pub(in crate::broker) fn terms() -> Terms {
     Terms {
         qos: QoS::ExactlyOnce,
         retain_as_published: true,
@@ -123,7 +123,8 @@ fn terms() -> Terms {
     }
 }
 
-fn options() -> u8 {
+/// The same as the store keeps it.
+pub(in crate::broker) fn options() -> u8 {
     SubscriptionOptions {
         qos: QoS::ExactlyOnce,
         no_local: false,

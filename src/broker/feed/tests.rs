@@ -9,7 +9,7 @@ use tidings_protocol::mqtt::QoS;
 
 use super::*;
 use crate::broker::tests::kit::{crashed, principal, publication, slow_broker};
-use crate::broker::{Broker, Publication, RouteCache};
+use crate::broker::{Broker, Publication};
 use crate::config::StreamConfig;
 use crate::store::SlowStore;
 
@@ -46,18 +46,10 @@ fn again(store: &SlowStore, streams: &[StreamConfig]) -> (&'static Broker, Arc<S
 }
 
 fn publish(broker: &Broker, topic: &str, publication: Publication<'_>) -> usize {
-    let mut batch = broker.batch();
-    let route = batch
-        .route(&principal("publisher"), topic, &mut RouteCache::default())
-        .expect("allowed");
-    let run = Run {
-        topic,
-        publications: &[publication],
-        publisher: 0,
-        publisher_is_kept: false,
-        bell: None,
-    };
-    batch.publish(&route, &run).expect("accepted").matched
+    let published = broker
+        .batch()
+        .publish_one(&principal("publisher"), topic, publication);
+    published.expect("accepted").matched
 }
 
 fn say(broker: &Broker, topic: &str, payload: &str) -> usize {

@@ -14,7 +14,7 @@ use crate::broker::tests::kit::{
     Client, FAREWELL, GOODBYE, Received, Setup, crashed, drops, options, principal, publication,
     restored_with, slow_broker,
 };
-use crate::broker::{Broker, Ending, RouteCache, Run};
+use crate::broker::{Broker, Ending};
 use crate::config::StreamConfig;
 use crate::store::{Recovered, SlowStore, Store, Ticket};
 
@@ -54,18 +54,11 @@ fn again(store: &SlowStore, count: usize) -> (&'static Broker, Arc<SlowStore>) {
 }
 
 fn say(broker: &Broker, topic: &str, qos: QoS, payload: &str) -> Ticket {
-    let mut batch = broker.batch();
-    let route = batch
-        .route(&principal("publisher"), topic, &mut RouteCache::default())
-        .expect("allowed");
-    let run = Run {
-        topic,
-        publications: &[publication(qos, payload.as_bytes())],
-        publisher: 0,
-        publisher_is_kept: false,
-        bell: None,
-    };
-    batch.publish(&route, &run).expect("accepted").ticket
+    let publication = publication(qos, payload.as_bytes());
+    let published = broker
+        .batch()
+        .publish_one(&principal("publisher"), topic, publication);
+    published.expect("accepted").ticket
 }
 
 fn say_numbers(broker: &Broker, range: std::ops::Range<usize>, qos: QoS) {

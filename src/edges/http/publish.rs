@@ -19,7 +19,7 @@ use super::query::{Query, topic_of};
 use super::respond::{self, Body};
 use crate::access::Principal;
 use crate::broker::stats::Drop as Dropped;
-use crate::broker::{Publication, Published, Remembered, RouteCache, Run};
+use crate::broker::{Publication, Published, Remembered};
 use crate::store::{until_durable, until_unpressed};
 
 /// Parameters of `POST /v1/topics/{topic}`.
@@ -80,20 +80,11 @@ fn publish_with(
         shared_payload: Some(&message.payload),
     };
     let mut batch = edge.broker.batch();
-    let run = Run {
-        topic: &message.topic,
-        publications: &[publication],
-        publisher: 0,
-        publisher_is_kept: false,
-        bell: None,
-    };
     if let Some(remembered) = remembered {
         batch.remember(remembered);
     }
     stats.publish_received.add(1);
-    let published = batch
-        .route(principal, &message.topic, &mut RouteCache::default())
-        .and_then(|route| batch.publish(&route, &run));
+    let published = batch.publish_one(principal, &message.topic, publication);
     published.map_err(|refused| {
         batch.refused(refused.counted_as(), 1);
         refused.into()

@@ -168,7 +168,6 @@ mod tests {
     use super::*;
     use crate::broker::feed::{Start, WindowConfig};
     use crate::broker::tests::kit::{principal, publication};
-    use crate::broker::{RouteCache, Run};
     use crate::config::{Config, Sources, StreamConfig};
     use crate::store::{Recovered, SlowStore, Store};
     use tidings_protocol::mqtt::QoS;
@@ -205,18 +204,11 @@ mod tests {
         let broker = restored(store.clone(), Recovered::default());
         broker.start_feeds(&streams, windows());
         for topic in ["a", "b"] {
-            let mut batch = broker.batch();
-            let route = batch
-                .route(&principal("publisher"), topic, &mut RouteCache::default())
-                .expect("allowed");
-            let run = Run {
-                topic,
-                publications: &[publication(QoS::AtLeastOnce, b"x")],
-                publisher: 0,
-                publisher_is_kept: false,
-                bell: None,
-            };
-            batch.publish(&route, &run).expect("accepted");
+            let publication = publication(QoS::AtLeastOnce, b"x");
+            let published = broker
+                .batch()
+                .publish_one(&principal("publisher"), topic, publication);
+            published.expect("accepted");
         }
         let (store, recovered) = store.crashed(store.appends().0);
         let broker = restored(Arc::new(store), recovered);

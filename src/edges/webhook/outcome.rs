@@ -10,9 +10,9 @@ use super::attempt::Read;
 use super::client::{Answer, SendError};
 use super::flow::Unit;
 use super::verdict::{self, Verdict};
+use crate::broker::Publication;
 use crate::broker::endpoint::{Change, Queued};
 use crate::broker::stats::AttemptEnd;
-use crate::broker::{Publication, RouteCache, Run};
 use crate::store::{Seq, Ticket};
 use crate::webhooks::{Attempt, Definition, EXCERPT_BYTES_MAX, Endpoint, Webhooks, WebhooksConfig};
 use crate::webhooks::{DeadRecord, FailingRecord, RetryRecord, dead_key, failing_key, retry_key};
@@ -344,17 +344,7 @@ fn reply(scene: &Scene<'_>, topic: &str, answer: &Answer, messages: &[Read]) {
         packet_id: None,
         shared_payload: Some(payload),
     };
-    let run = Run {
-        topic,
-        publications: &[publication],
-        publisher: 0,
-        publisher_is_kept: false,
-        bell: None,
-    };
-    let mut batch = broker.batch();
-    let published = batch
-        .route(&principal, topic, &mut RouteCache::default())
-        .and_then(|route| batch.publish(&route, &run));
+    let published = broker.batch().publish_one(&principal, topic, publication);
     if let Err(error) = published {
         tracing::warn!(endpoint, topic, %error, "an answer could not be published");
     }

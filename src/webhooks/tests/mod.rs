@@ -20,7 +20,7 @@ use super::*;
 use crate::access::{Access, Principal};
 use crate::broker::endpoint::{Change, Queued};
 use crate::broker::feed::WindowConfig;
-use crate::broker::{Broker, Publication, RouteCache, Run};
+use crate::broker::{Broker, Publication};
 use crate::config::Config;
 use crate::store::{self, Ticket, until_durable};
 
@@ -104,9 +104,6 @@ impl World {
     }
 
     fn publish_soon(&self, topic: &str, payload: &[u8]) -> Ticket {
-        let mut batch = self.broker.batch();
-        let principal = everybody();
-        let route = batch.route(&principal, topic, &mut RouteCache::default());
         let publication = Publication {
             qos: QoS::AtLeastOnce,
             retain: false,
@@ -115,14 +112,9 @@ impl World {
             packet_id: None,
             shared_payload: None,
         };
-        let run = Run {
-            topic,
-            publications: &[publication],
-            publisher: 0,
-            publisher_is_kept: false,
-            bell: None,
-        };
-        batch.publish(&route.unwrap(), &run).unwrap().ticket
+        let mut batch = self.broker.batch();
+        let published = batch.publish_one(&everybody(), topic, publication);
+        published.unwrap().ticket
     }
 
     fn texts(&self, entries: &[Queued]) -> Vec<String> {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::access::{Access, Principal};
-use crate::broker::{Broker, Publication, RouteCache, Run};
+use crate::broker::{Broker, Publication};
 use crate::config::{Config, Sources, WebhooksConfig};
 use crate::edges::webhook::Driver;
 use crate::edges::webhook::client::{Answer, Dial, Exchange, Outgoing, SendError};
@@ -274,18 +274,11 @@ impl World {
             packet_id: None,
             shared_payload: None,
         };
-        let run = Run {
-            topic,
-            publications: &[publication],
-            publisher: 0,
-            publisher_is_kept: false,
-            bell: None,
-        };
-        let mut batch = self.broker.batch();
-        let route = batch.route(&Principal::operator(), topic, &mut RouteCache::default());
-        batch
-            .publish(&route.expect("allowed"), &run)
-            .expect("taken");
+        let published = self
+            .broker
+            .batch()
+            .publish_one(&Principal::operator(), topic, publication);
+        published.expect("taken");
     }
 
     /// The next request.
