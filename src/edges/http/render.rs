@@ -80,19 +80,10 @@ pub(super) fn envelope(epoch: u64, event: &Event) -> Bytes {
     event.rendering(FORM_ENVELOPE, render).clone()
 }
 
-/// What a WebSocket pushes for an event, made by `wrap` from the envelope. `shared` says whether all
-/// readers of the feed want the same.
-pub(super) fn push(
-    epoch: u64,
-    event: &Event,
-    shared: bool,
-    wrap: impl FnOnce(&[u8]) -> Vec<u8>,
-) -> Bytes {
-    let render = |event: &Event| Bytes::from(wrap(&envelope(epoch, event)));
-    match shared {
-        true => event.rendering(FORM_PUSH, render).clone(),
-        false => render(event),
-    }
+/// What a WebSocket pushes for an event, made by `wrap` from the envelope: once, for readers that all
+/// want the same.
+pub(super) fn push(epoch: u64, event: &Event, wrap: impl FnOnce(&[u8]) -> Bytes) -> &Bytes {
+    event.rendering(FORM_PUSH, |event| wrap(&envelope(epoch, event)))
 }
 
 /// Appends an event to an event stream. `named` gives it the name of its topic.

@@ -20,6 +20,7 @@ mod publish;
 mod replay;
 mod retained;
 mod sessions;
+mod sockets;
 mod survival;
 mod transport;
 mod webhooks;

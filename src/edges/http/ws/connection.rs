@@ -1,33 +1,34 @@
 //! One JSON WebSocket: requests in, replies and messages out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tidings_protocol::mqtt::{PacketId, Publish, QoS, ReasonCode};
+use tidings_protocol::mqtt::{PacketId, QoS, ReasonCode};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as Code;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::super::events::{open, retained, start_of};
 use super::super::named::NamedSession;
 use super::super::problem::Problem;
-use super::super::pull::{Pull, Pulled, Rights};
-use super::super::session_stream::envelope as session_envelope;
+use super::super::pull::{Pull, Rights};
 use super::super::{Edge, auth, envelope, publish, render, sessions};
 use super::Socket;
-use super::protocol::{self, CloseCode, Connect, Fault, Request, Subscribe};
+use super::outlet::Outlet;
+use super::protocol::{self, CloseCode, Connect, End, Fault, Request, Subscribe, end};
+use super::pushes::{Named, Pushes, Subscription};
+use super::replies::Replies;
 use crate::access::Authenticated;
-use crate::broker::feed::{Event, Start};
-use crate::broker::session::Closing;
-use crate::store::{Ticket, until_durable};
+use crate::broker::feed::Start;
+use crate::store::Ticket;
 
 /// Who has not said who they are by then is sent away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,43 +40,30 @@ const PONG_WITHIN: Duration = Duration::from_secs(10);
 
 /// Subscriptions of one connection.
 const SUBSCRIPTIONS_MAX: usize = 1000;
-/// Replies that may wait for the disk.
-const REPLIES_MAX: usize = 10_000;
-const PULL_BYTES: usize = 64 * 1024;
 /// Messages of a named session that are sent and not acknowledged.
 const WINDOW: u16 = 1000;
-
-/// Why it ends, and what is said of it.
-struct End {
-    code: CloseCode,
-    reason: &'static str,
-}
-
-const fn end(code: CloseCode, reason: &'static str) -> End {
-    End { code, reason }
-}
-
-struct Subscription {
-    filter: String,
-    pull: Pull,
-    events: Vec<Arc<Event>>,
-}
-
-struct Named {
-    name: String,
-    session: NamedSession,
-    /// By what the client acknowledges them.
-    in_flight: HashMap<u16, (PacketId, QoS)>,
-}
+/// Times that more is said before the task lets others have a turn.
+const PASSES_MAX: usize = 8;
 
 struct Connection {
     edge: Arc<Edge>,
     who: Option<Authenticated>,
     rights: Rights,
-    subscriptions: Vec<Subscription>,
-    named: Option<Named>,
-    /// Replies in order, each with what has to be durable first.
-    replies: VecDeque<(Ticket, String)>,
+    pushes: Pushes,
+    replies: Replies,
+    outlet: Outlet,
+    /// All that has come was read, and what answers it was written.
+    is_read: bool,
+}
+
+/// What a connection cannot go on without.
+enum Turn {
+    /// Something came from the client, or it is gone.
+    Heard(Option<Result<Message, Error>>),
+    /// The client takes no more at the moment.
+    Full,
+    /// Its rights may have changed.
+    Rights,
 }
 
 /// Serves a connection until it ends.
@@ -84,9 +72,10 @@ pub(super) async fn serve(edge: Arc<Edge>, mut socket: Socket, who: Option<Authe
         rights: Rights::default(),
         edge,
         who,
-        subscriptions: Vec::new(),
-        named: None,
-        replies: VecDeque::new(),
+        pushes: Pushes::default(),
+        replies: Replies::default(),
+        outlet: Outlet::default(),
+        is_read: false,
     };
     let Some(End { code, reason }) = connection.run(&mut socket).await else {
         return;
@@ -94,6 +83,8 @@ pub(super) async fn serve(edge: Arc<Edge>, mut socket: Socket, who: Option<Authe
     let reconnect = code as u16 >= 4500;
     let goodbye = protocol::goodbye(reason, reconnect);
     let farewell = async {
+        // Not in the middle of a frame.
+        connection.outlet.finish(&mut socket).await?;
         socket.feed(Message::text(goodbye)).await?;
         let frame = CloseFrame {
             code: Code::from(code as u16),
@@ -124,46 +115,27 @@ impl Connection {
             {
                 return Some(end);
             }
-            let more_replies = self.replies.len() < REPLIES_MAX;
-            let Connection {
-                edge,
-                subscriptions,
-                named,
-                replies,
-                rights,
-                who,
-            } = self;
-            let epoch = edge.broker.log_epoch();
-            let out = tokio::select! {
-                frame = socket.next(), if more_replies => match frame {
-                    Some(Ok(Message::Text(text))) => {
+            tokio::select! {
+                turn = poll_fn(|cx| self.turn(cx, socket)) => match turn {
+                    Ok(Turn::Heard(Some(Ok(Message::Text(text))))) => {
                         heard = Instant::now();
                         // Boxed: most sockets do not ask for anything most of the time.
-                        match Box::pin(self.request(&text)).await {
-                            Ok(()) => continue,
-                            Err(end) => return Some(end),
+                        if let Err(end) = Box::pin(self.request(&text)).await {
+                            return Some(end);
                         }
                     }
-                    Some(Ok(Message::Binary(_))) => {
+                    Ok(Turn::Heard(Some(Ok(Message::Binary(_))))) => {
                         return Some(end(CloseCode::BadRequest, "requests are JSON in text frames"));
                     }
-                    Some(Ok(Message::Close(_))) | Some(Err(_)) | None => return None,
-                    Some(Ok(_)) => {
-                        (heard, pinged) = (Instant::now(), None);
-                        continue;
+                    Ok(Turn::Heard(Some(Ok(Message::Close(_)) | Err(_)) | None)) => return None,
+                    Ok(Turn::Heard(Some(Ok(_)))) => (heard, pinged) = (Instant::now(), None),
+                    Ok(Turn::Full) => {
+                        if let Err(end) = self.finish(socket).await {
+                            return end;
+                        }
                     }
-                },
-                reply = next_reply(edge, replies), if !replies.is_empty() => match reply {
-                    Some(reply) => vec![Message::text(reply)],
-                    None => return Some(end(CloseCode::Failed, "store-failed")),
-                },
-                pushes = poll_fn(|cx| match rights.are_current(&edge.broker) || who.is_none() {
-                    true => poll_pushes(cx, epoch, subscriptions, named),
-                    // Others are asked for first.
-                    false => Poll::Ready(Ok(Vec::new())),
-                }) => match pushes {
-                    Ok(pushes) => pushes,
-                    Err(end) => return Some(end),
+                    Ok(Turn::Rights) => {}
+                    Err(end) => return end,
                 },
                 () = &mut stopped => return Some(end(CloseCode::Stopping, "stopping")),
                 _ = looks.tick() => {
@@ -175,26 +147,88 @@ impl Connection {
                         Some(at) if now.duration_since(at) > PONG_WITHIN => return None,
                         None if now.duration_since(heard) > PING_EVERY => {
                             pinged = Some(now);
-                            vec![Message::Ping(Bytes::new())]
+                            if socket.feed(Message::Ping(Bytes::new())).await.is_err() {
+                                return None;
+                            }
+                            if let Err(end) = self.finish(socket).await {
+                                return end;
+                            }
                         }
-                        Some(_) | None => continue,
+                        Some(_) | None => {}
                     }
                 }
-            };
-            let sending = async {
-                for message in out {
-                    socket.feed(message).await?;
+            }
+        }
+    }
+
+    /// Sends replies and messages, until there is something else to do. An error is why it ends, if the
+    /// client can be told.
+    fn turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut Socket,
+    ) -> Poll<Result<Turn, Option<End>>> {
+        let epoch = self.edge.broker.log_epoch();
+        for _ in 0..PASSES_MAX {
+            if !self.replies.is_full()
+                && let Poll::Ready(heard) = self.listen(cx, socket)
+            {
+                return Poll::Ready(Ok(Turn::Heard(heard)));
+            }
+            // Others are asked for first.
+            let broker = &self.edge.broker;
+            if self.who.is_some() && !self.rights.are_current(broker) {
+                return Poll::Ready(Ok(Turn::Rights));
+            }
+            let Connection {
+                replies, pushes, ..
+            } = self;
+            let said = self.outlet.poll(cx, socket, |cx, out| {
+                let replied = replies.poll(cx, broker.store(), out)?;
+                let pushed = pushes.poll(cx, epoch, replies.sent(), out)?;
+                match replied.is_ready() || pushed.is_ready() {
+                    true => Poll::Ready(Ok(())),
+                    false => Poll::Pending,
                 }
-                socket.flush().await
-            };
-            match timeout(self.edge.config.send_timeout, sending).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return None,
-                Err(_) => {
-                    let stats = &self.edge.broker.stats;
-                    stats.dropped(crate::broker::stats::Drop::SlowReceiver, 1);
-                    return Some(end(CloseCode::TooSlow, "too-slow"));
-                }
+            });
+            if self.outlet.is_full() {
+                return Poll::Ready(Ok(Turn::Full));
+            }
+            match ready!(said) {
+                Ok(said) => said.map_err(Some)?,
+                Err(_) => return Poll::Ready(Err(None)),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// What comes from the client. The library, which takes some steps to find that there is nothing,
+    /// is asked only where there may be something.
+    fn listen(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut Socket,
+    ) -> Poll<Option<Result<Message, Error>>> {
+        if self.is_read && socket.get_mut().poll_read_ready(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let heard = socket.poll_next_unpin(cx);
+        // What answers a ping may have found no room.
+        self.is_read = heard.is_pending() && socket.poll_flush_unpin(cx).is_ready();
+        heard
+    }
+
+    /// Sends what the client did not take before.
+    async fn finish(&mut self, socket: &mut Socket) -> Result<(), Option<End>> {
+        let sending = self.outlet.finish(socket);
+        match timeout(self.edge.config.send_timeout, sending).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(None),
+            Err(_) => {
+                let stats = &self.edge.broker.stats;
+                stats.dropped(crate::broker::stats::Drop::SlowReceiver, 1);
+                Err(Some(end(CloseCode::TooSlow, "too-slow")))
             }
         }
     }
@@ -212,14 +246,14 @@ impl Connection {
         {
             return Some(end(CloseCode::Unauthorized, "expired"));
         }
-        let pulls = self.subscriptions.iter_mut().map(|it| &mut it.pull);
+        let pulls = self.pushes.subscriptions.iter_mut().map(|it| &mut it.pull);
         let (access, principal) = (&self.edge.access, &mut who.principal);
         let allowed = self.rights.renew(broker, access, principal, pulls);
         (!allowed).then(|| end(CloseCode::Forbidden, "unauthorized"))
     }
 
     fn reply(&mut self, id: Option<&Value>, ticket: Ticket, more: Value) {
-        self.replies.push_back((ticket, protocol::ok(id, more)));
+        self.replies.push(ticket, protocol::ok(id, more));
     }
 
     /// Handles a request. Mistakes get an error and change nothing.
@@ -229,7 +263,7 @@ impl Connection {
             Err(error) => {
                 let fault = Fault::new("bad-request", error.to_string());
                 let reply = protocol::error(protocol::id_of(text).as_ref(), &fault);
-                self.replies.push_back((Ticket::default(), reply));
+                self.replies.push(Ticket::default(), reply);
                 return match error.is_data() {
                     true => Ok(()),
                     false => Err(end(CloseCode::BadRequest, "that was not JSON")),
@@ -268,7 +302,7 @@ impl Connection {
             Ok((ticket, more)) => self.reply(id.as_ref(), ticket, more),
             Err(fault) => {
                 let reply = protocol::error(id.as_ref(), &fault);
-                self.replies.push_back((Ticket::default(), reply));
+                self.replies.push(Ticket::default(), reply);
             }
         }
         Ok(())
@@ -327,7 +361,7 @@ impl Connection {
         if wish.qos.is_some_and(|qos| qos > 2) {
             return Err(Fault::new("bad-request", "qos is 0, 1 or 2"));
         }
-        if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+        if self.pushes.subscriptions.len() >= SUBSCRIPTIONS_MAX {
             let why = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
             return Err(Fault::new("too-many", why));
         }
@@ -336,7 +370,12 @@ impl Connection {
             None => Start::Latest,
         };
         let label = filters.join(" ");
-        if self.subscriptions.iter().any(|it| it.filter == label) {
+        if self
+            .pushes
+            .subscriptions
+            .iter()
+            .any(|it| it.filter == label)
+        {
             let why = format!("{label:?} is subscribed already; unsubscribe it first");
             return Err(Fault::new("subscribed-already", why));
         }
@@ -364,17 +403,16 @@ impl Connection {
         if let Some(gap) = &opened.gap {
             self.push_text(protocol::gap(&label, epoch, gap));
         }
-        self.subscriptions.push(Subscription {
-            filter: label,
-            pull: Pull::new(Arc::clone(&self.edge.broker), opened.reader),
-            events: Vec::new(),
-        });
+        let after = self.replies.count();
+        let pull = Pull::new(Arc::clone(&self.edge.broker), opened.reader);
+        let subscription = Subscription::new(label, pull, after);
+        self.pushes.subscriptions.push(subscription);
         Ok(())
     }
 
     fn push_text(&mut self, text: Vec<u8>) {
         if let Ok(text) = String::from_utf8(text) {
-            self.replies.push_back((Ticket::default(), text));
+            self.replies.push(Ticket::default(), text);
         }
     }
 
@@ -395,8 +433,13 @@ impl Connection {
             _ => return Err(Fault::new("bad-request", "a session takes qos 1 or 2")),
         };
         let mut ticket = Ticket::default();
-        if self.named.as_ref().is_none_or(|named| named.name != name) {
-            if self.named.is_some() {
+        if self
+            .pushes
+            .named
+            .as_ref()
+            .is_none_or(|named| named.name != name)
+        {
+            if self.pushes.named.is_some() {
                 let why = "a connection has one named session; open another connection";
                 return Err(Fault::new("too-many", why));
             }
@@ -406,13 +449,15 @@ impl Connection {
             let session = NamedSession::open(broker, name, &principal, expiry, WINDOW)
                 .map_err(|error| fault(error.into()))?;
             ticket = session.ticket;
-            self.named = Some(Named {
+            self.pushes.named = Some(Named {
                 name: name.to_owned(),
                 session,
+                // The reply to this request.
+                after: self.replies.count() + 1,
                 in_flight: HashMap::new(),
             });
         }
-        let Some(named) = &self.named else {
+        let Some(named) = &self.pushes.named else {
             return Err(Fault::temporary("failed", "the session is gone"));
         };
         for filter in &wish.filters {
@@ -431,12 +476,12 @@ impl Connection {
 
     fn unsubscribe(&mut self, filter: &str) -> Answer {
         self.who()?;
-        let before = self.subscriptions.len();
-        self.subscriptions.retain(|it| it.filter != filter);
-        if self.subscriptions.len() < before {
+        let before = self.pushes.subscriptions.len();
+        self.pushes.subscriptions.retain(|it| it.filter != filter);
+        if self.pushes.subscriptions.len() < before {
             return Ok((Ticket::default(), json!({"filter": filter})));
         }
-        if let Some(named) = &self.named {
+        if let Some(named) = &self.pushes.named {
             let (reason, ticket) = named.session.unsubscribe(filter);
             if reason == ReasonCode::Success {
                 return Ok((ticket, json!({"filter": filter})));
@@ -447,7 +492,7 @@ impl Connection {
     }
 
     fn acknowledge(&mut self, acks: &[u16]) -> Answer {
-        let Some(named) = &mut self.named else {
+        let Some(named) = &mut self.pushes.named else {
             return Err(Fault::new(
                 "no-session",
                 "only messages of a named session are acknowledged",
@@ -485,90 +530,4 @@ fn code_of(reason: ReasonCode) -> &'static str {
         ReasonCode::ImplementationSpecificError => "no-stream",
         _ => "refused",
     }
-}
-
-/// The next reply, once what it promises is true; none if it never will be.
-async fn next_reply(edge: &Edge, replies: &mut VecDeque<(Ticket, String)>) -> Option<String> {
-    let (ticket, _) = replies.front()?;
-    until_durable(edge.broker.store(), *ticket).await.ok()?;
-    replies.pop_front().map(|(_, reply)| reply)
-}
-
-/// What the subscriptions have; pending while that is nothing.
-fn poll_pushes(
-    cx: &mut Context<'_>,
-    epoch: u64,
-    subscriptions: &mut [Subscription],
-    named: &mut Option<Named>,
-) -> Poll<Result<Vec<Message>, End>> {
-    let mut out = Vec::new();
-    for subscription in subscriptions {
-        let Subscription {
-            filter,
-            pull,
-            events,
-        } = subscription;
-        match pull.poll(cx, PULL_BYTES, events) {
-            Poll::Pending => {}
-            Poll::Ready(Pulled::Unauthorized) => {
-                return Poll::Ready(Err(end(CloseCode::Forbidden, "unauthorized")));
-            }
-            Poll::Ready(Pulled::Failed) => {
-                return Poll::Ready(Err(end(CloseCode::Failed, "store-failed")));
-            }
-            Poll::Ready(Pulled::Gap(gap)) => {
-                out.extend(text(protocol::gap(filter, epoch, &gap).into()))
-            }
-            Poll::Ready(Pulled::Events) => {
-                let shared = pull.reader().is_some_and(|it| it.is_whole());
-                for event in events.drain(..) {
-                    if let Some(gap) = event.gap() {
-                        out.extend(text(protocol::gap(filter, epoch, &gap).into()));
-                    }
-                    let wrap = |envelope: &[u8]| protocol::message(filter, envelope);
-                    out.extend(text(render::push(epoch, &event, shared, wrap)));
-                }
-                // There may be more.
-                cx.waker().wake_by_ref();
-            }
-        }
-    }
-    if let Some(Named {
-        name,
-        session,
-        in_flight,
-    }) = named
-    {
-        let each = |publish: &Publish<'_>| {
-            let ack = publish.packet_id.map(|id| {
-                in_flight.insert(id.get(), (id, publish.qos));
-                id.get()
-            });
-            let mut envelope = Vec::new();
-            session_envelope(publish, None).write(&mut envelope);
-            let push = protocol::session_message(name, ack, publish.dup, &envelope);
-            out.extend(text(push.into()));
-        };
-        match session.poll(cx, each) {
-            Ok(()) => {}
-            Err(Closing::TakenOver) => {
-                return Poll::Ready(Err(end(CloseCode::TakenOver, "taken-over")));
-            }
-            Err(Closing::NotAuthorized) => {
-                return Poll::Ready(Err(end(CloseCode::Forbidden, "unauthorized")));
-            }
-            Err(Closing::ShuttingDown) => {
-                return Poll::Ready(Err(end(CloseCode::Stopping, "stopping")));
-            }
-            Err(_) => return Poll::Ready(Err(end(CloseCode::Failed, "session-closed"))),
-        }
-    }
-    match out.is_empty() {
-        true => Poll::Pending,
-        false => Poll::Ready(Ok(out)),
-    }
-}
-
-fn text(bytes: Bytes) -> Option<Message> {
-    Utf8Bytes::try_from(bytes).ok().map(Message::Text)
 }

@@ -1,7 +1,10 @@
 //! WebSockets (RFC 6455): the handshake that all of them share, and JSON over them at `/v1/ws`.
 
 mod connection;
+mod outlet;
 mod protocol;
+mod pushes;
+mod replies;
 
 use std::future::Future;
 use std::net::SocketAddr;

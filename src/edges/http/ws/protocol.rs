@@ -35,6 +35,16 @@ pub(super) enum CloseCode {
     Failed = 4503,
 }
 
+/// Why a connection ends, and what is said of it.
+pub(super) struct End {
+    pub code: CloseCode,
+    pub reason: &'static str,
+}
+
+pub(super) const fn end(code: CloseCode, reason: &'static str) -> End {
+    End { code, reason }
+}
+
 /// A request.
 #[derive(Debug)]
 pub(super) enum Request {
