@@ -79,9 +79,11 @@ impl Feeds {
         Some(recovered)
     }
 
+    /// Of the streams that have all that these filters match, the one that reaches back furthest.
     pub(super) fn stream_of(&self, filters: &[&str]) -> Option<Arc<Feed>> {
         let streams = self.streams.read();
-        let stream = streams.iter().find(|it| has_all(&it.feed, filters))?;
+        let streams = streams.iter().filter(|it| has_all(&it.feed, filters));
+        let stream = streams.min_by_key(|it| it.feed.lock().sequence.floor())?;
         Some(Arc::clone(&stream.feed))
     }
 

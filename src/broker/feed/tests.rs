@@ -207,6 +207,25 @@ fn a_stream_replays_from_its_start_a_time_or_a_cursor_and_narrower_filters() {
 }
 
 #[test]
+fn of_the_streams_that_have_it_the_one_that_reaches_back_furthest_is_read() {
+    let short = || StreamConfig {
+        max_messages: 2,
+        ..stream("short", "#")
+    };
+    let (broker, store) = started(&[short(), stream("long", "a/#"), stream("other", "b")]);
+    for payload in ["1", "2", "3", "4"] {
+        say(broker, "a/b", payload);
+        store.commit();
+    }
+    broker.trim_feeds();
+    let mut reader = open(broker, &["a/b"], Start::Earliest).reader;
+    assert_eq!(texts(broker, &mut reader), ["1", "2", "3", "4"]);
+    let mut reader = open(broker, &["#"], Start::Earliest).reader;
+    let (left, _) = read(broker, &mut reader);
+    assert_eq!(left, ["3", "4"], "only one has that");
+}
+
+#[test]
 fn the_oldest_go_and_slow_readers_are_told() {
     let streams = [StreamConfig {
         max_messages: 3,
