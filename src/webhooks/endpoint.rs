@@ -102,6 +102,7 @@ pub struct Endpoint {
     failing_since_ms: AtomicU64,
     removed: AtomicBool,
     changes: watch::Sender<u64>,
+    /// Held while its document is changed, so that the store has the last that was true.
     pub(super) replay: Mutex<Option<ReplayProgress>>,
 }
 

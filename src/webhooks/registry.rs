@@ -297,6 +297,8 @@ impl Webhooks {
         let id = &*endpoint.id;
         self.endpoints.write().remove(id);
         endpoint.removed();
+        // It keeps nothing more.
+        endpoint.replay.lock().take();
         let mut keys = vec![
             documents::endpoint_key(id),
             documents::failing_key(id),

@@ -101,7 +101,7 @@ impl Webhooks {
         let endpoint = self.get(principal, id)?;
         // Before anything is promised.
         let reader = self.reader(&endpoint, &request)?;
-        {
+        let ticket = {
             let mut replay = endpoint.replay.lock();
             if replay.as_ref().is_some_and(|it| it.is_running) {
                 return Err(WebhookError::Conflict(
@@ -114,8 +114,8 @@ impl Webhooks {
                 error: None,
                 run: self.next_run(),
             });
-        }
-        let ticket = keep(&endpoint, &request);
+            keep(&endpoint, &request)
+        };
         self.spawn_replay(&endpoint, reader, request);
         Ok(ticket)
     }
@@ -126,13 +126,11 @@ impl Webhooks {
     /// When there is no such endpoint, or no replay under way.
     pub fn cancel_replay(&self, principal: &Principal, id: &str) -> Result<Ticket, WebhookError> {
         let endpoint = self.get(principal, id)?;
-        match &mut *endpoint.replay.lock() {
-            Some(progress) if progress.is_running => {
-                progress.is_running = false;
-                progress.error = Some("cancelled".to_owned());
-            }
-            _ => return Err(WebhookError::Conflict("no replay is under way")),
-        }
+        let mut replay = endpoint.replay.lock();
+        let running = replay.as_mut().filter(|it| it.is_running);
+        let progress = running.ok_or(WebhookError::Conflict("no replay is under way"))?;
+        progress.is_running = false;
+        progress.error = Some("cancelled".to_owned());
         let key = replay_key(id);
         Ok(endpoint.queue.keep(&[Change::Remove { key: &key }]))
     }
@@ -326,10 +324,15 @@ impl Webhooks {
                 request.queued += messages.len() as u64;
                 let last = messages.last().map_or(Offset(0), |it| it.0);
                 request.after = Some((self.broker.log_epoch(), last.0));
+                let mut replay = endpoint.replay.lock();
+                let is_it = |it: &&mut ReplayProgress| it.is_running && Some(it.run) == run;
+                // Whoever has ended it meanwhile has removed what was kept: it is not to come back.
+                let Some(progress) = replay.as_mut().filter(is_it) else {
+                    return Ok(());
+                };
+                progress.request = request.clone();
                 keep(endpoint, request);
-                if let Some(progress) = &mut *endpoint.replay.lock() {
-                    progress.request = request.clone();
-                }
+                drop(replay);
                 let pause = Duration::from_secs(messages.len() as u64) / rate;
                 next_step = next_step.max(Instant::now() - pause) + pause;
             }

@@ -138,3 +138,37 @@ async fn a_replay_goes_on_after_a_crash_and_can_be_cancelled() {
     let world = world.crashed();
     assert_eq!(world.endpoint(&id).replay(), None);
 }
+
+/// One that is ended in the middle of a step is not kept by that step.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_was_cancelled_does_not_come_back() {
+    let world = World::new(STREAM);
+    for number in 0..40 {
+        world.publish_soon("a", number.to_string().as_bytes());
+    }
+    let request = StreamReplay {
+        rate: 100,
+        ..stream_replay(&world)
+    };
+    // Each at another moment of its first step.
+    for delay in 0..50 {
+        let (endpoint, _) = world.create(hook()).await;
+        let (webhooks, id) = (&world.webhooks, &endpoint.id);
+        let begun = webhooks.replay_stream(&everybody(), id, request.clone());
+        world.durable(begun.unwrap()).await;
+        while endpoint.queue.is_empty() {
+            std::hint::spin_loop();
+        }
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_micros(10 * delay) {
+            std::hint::spin_loop();
+        }
+        webhooks.cancel_replay(&everybody(), id).unwrap();
+    }
+    // Durable behind all that was cancelled.
+    world.publish("a", b"last").await;
+    let world = world.crashed();
+    for endpoint in world.webhooks.list_all() {
+        assert_eq!(endpoint.replay(), None);
+    }
+}
