@@ -238,15 +238,17 @@ impl Webhooks {
         endpoint: &Endpoint,
         change: impl FnOnce(&mut Status) -> Result<(), WebhookError>,
     ) -> Result<Ticket, WebhookError> {
-        let kept = {
+        {
             let mut status = endpoint.status();
-            change(&mut status)?;
-            status.updated_ms = self.broker.clock.now().0;
-            self.keep(&endpoint.id, endpoint.source, &mut status)
-        };
+            let mut changed = status.clone();
+            change(&mut changed)?;
+            changed.updated_ms = self.broker.clock.now().0;
+            self.keep(&endpoint.id, endpoint.source, &mut changed)?;
+            *status = changed;
+        }
         self.open(endpoint);
         endpoint.changed();
-        Ok(kept?.max(self.broker.store().appended()))
+        Ok(self.broker.store().appended())
     }
 
     /// Ends an endpoint, with all that is queued for it.
@@ -330,7 +332,8 @@ impl Webhooks {
             Ok(())
         });
         if let Err(error) = changed {
-            tracing::error!(endpoint = id, %error, "that a webhook is disabled is not kept");
+            tracing::error!(endpoint = id, %error, "a webhook cannot be disabled");
+            return;
         }
         tracing::warn!(endpoint = id, reason, "webhook disabled");
         self.tell_disabled(&endpoint);

@@ -107,6 +107,7 @@ pub struct Endpoint {
 }
 
 /// What changes of an endpoint when somebody changes it.
+#[derive(Clone)]
 pub(super) struct Status {
     pub definition: Arc<Definition>,
     pub owner: Owner,

@@ -19,6 +19,7 @@ pub struct Signers {
     pub keys: Vec<SigningKey>,
 }
 
+#[derive(Clone)]
 struct Old {
     secret: Secret,
     key: Option<SigningKey>,
@@ -27,6 +28,7 @@ struct Old {
 }
 
 /// The secrets of one endpoint.
+#[derive(Clone)]
 pub(super) struct Keyring {
     secret: Secret,
     key: Option<SigningKey>,

@@ -109,6 +109,23 @@ fn files(directory: &Path) -> Vec<Vec<u8>> {
     all
 }
 
+/// A change that cannot be kept is not made: nobody signs with a secret that was shown to nobody.
+#[tokio::test]
+async fn what_cannot_be_kept_is_not_changed() {
+    let world = World::new("");
+    let (endpoint, _) = world.create(hook()).await;
+    let id = endpoint.id.clone();
+    let copy = world.copy();
+    fs::write(copy.path().join("webhooks.key"), [7; 31]).unwrap();
+    let world = World::within(copy, "");
+    let endpoint = world.endpoint(&id);
+    let before = reason(&endpoint);
+    let rotated = world.webhooks.rotate_secret(&everybody(), &id);
+    assert!(matches!(rotated, Err(WebhookError::Vault(_))));
+    assert_eq!(reason(&endpoint), before);
+    assert_eq!(secrets(&endpoint, 0), [""; 0]);
+}
+
 #[tokio::test]
 async fn an_endpoint_whose_secret_is_lost_waits_for_another() {
     let world = World::new("");
