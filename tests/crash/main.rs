@@ -34,4 +34,5 @@ mod life;
 mod link;
 mod model;
 mod power;
-mod random;
+
+use harness::random;

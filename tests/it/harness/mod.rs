@@ -13,6 +13,7 @@ mod client;
 pub mod credentials;
 mod panics;
 pub mod process;
+pub mod random;
 pub mod wire;
 
 pub use broker::{Broker, configuration, scratch};

@@ -49,6 +49,8 @@ pub struct Request {
     pub body: Vec<u8>,
     /// Which connection it came over, from 0.
     pub connection: usize,
+    /// Whether the answer is to be a success.
+    pub accepted: bool,
 }
 
 impl Request {
@@ -92,7 +94,7 @@ pub struct Receiver {
     requests: mpsc::UnboundedReceiver<Request>,
     gate: Arc<tokio::sync::Semaphore>,
     /// Goes with the receiver.
-    _serving: JoinSet<()>,
+    serving: JoinSet<()>,
 }
 
 impl Receiver {
@@ -152,8 +154,14 @@ impl Receiver {
             script,
             requests,
             gate,
-            _serving: serving,
+            serving,
         }
+    }
+
+    /// Another one at the same address: it sees nothing of what was sent to this one.
+    pub async fn again(mut self) -> Receiver {
+        self.serving.shutdown().await;
+        Receiver::at(&self.address.to_string()).await
     }
 
     pub fn url(&self) -> String {
@@ -235,7 +243,7 @@ async fn connection(
 ) -> bool {
     let mut stream = BufReader::new(stream);
     loop {
-        let Some(request) = read(&mut stream, number).await else {
+        let Some(mut request) = read(&mut stream, number).await else {
             return false;
         };
         let act = {
@@ -246,6 +254,10 @@ async fn connection(
                 .pop_front()
                 .or(always)
                 .unwrap_or(Act::Status(200))
+        };
+        request.accepted = match act {
+            Act::Status(status) | Act::Answer(status, ..) => status / 100 == 2,
+            _ => false,
         };
         // The scenario that does not listen any more is over.
         let _ = shared.sender.send(request);
@@ -296,6 +308,7 @@ async fn read(
         headers,
         body,
         connection,
+        accepted: false,
     })
 }
 
