@@ -122,7 +122,12 @@ impl RunMessages {
 
     /// The message at `index` of the run.
     pub fn get(&mut self, run: &Run<'_>, index: usize, now: Millis) -> Arc<Message> {
-        let message = self.0[index].get_or_insert_with(|| {
+        Arc::clone(self.kept(run, index, now))
+    }
+
+    /// The same, for who need not hold it.
+    pub fn kept(&mut self, run: &Run<'_>, index: usize, now: Millis) -> &Arc<Message> {
+        self.0[index].get_or_insert_with(|| {
             let publication = &run.publications[index];
             Arc::new(Message::new(
                 &MessageParts {
@@ -138,8 +143,7 @@ impl RunMessages {
                 },
                 now,
             ))
-        });
-        Arc::clone(message)
+        })
     }
 }
 

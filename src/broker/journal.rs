@@ -12,7 +12,7 @@ use tidings_protocol::mqtt::{Properties, QoS};
 
 use super::Broker;
 use super::clock::Millis;
-use super::endpoint;
+use super::endpoint::Fate;
 use super::feed::Fed;
 use super::message::{Bell, Message, Publication, Run};
 use super::outgoing::Through;
@@ -40,33 +40,11 @@ pub(super) const OPTION_REPLAYS: u8 = 0x40;
 #[derive(Default)]
 pub(super) struct Journal {
     entries: Vec<Entry>,
-    taken: Vec<Taken>,
+    fed: Vec<Fed>,
+    /// What endpoints' queues wait for that took in messages of the run.
+    fate: Option<Arc<Fate>>,
     /// What is to be kept along with the run.
     pub(super) remembered: Option<Remembered>,
-}
-
-/// Messages of the run that something took in which is to be told where they are.
-pub(super) enum Taken {
-    Feed(Fed),
-    Endpoint(endpoint::Taken),
-}
-
-impl Taken {
-    /// They are in the log.
-    pub(super) fn appended(self, ticket: Ticket, wakers: &mut Vec<Waker>) {
-        match self {
-            Taken::Feed(fed) => fed.appended(ticket, wakers),
-            Taken::Endpoint(taken) => taken.appended(ticket, wakers),
-        }
-    }
-
-    /// They are not.
-    pub(super) fn abandoned(self, wakers: &mut Vec<Waker>) {
-        match self {
-            Taken::Feed(fed) => fed.abandoned(wakers),
-            Taken::Endpoint(taken) => taken.abandoned(wakers),
-        }
-    }
 }
 
 /// Something small that an edge keeps along with a message: both or neither survive a crash.
@@ -95,17 +73,38 @@ impl Journal {
     /// Forgets the run before.
     pub(super) fn clear(&mut self) {
         self.entries.clear();
-        self.taken.clear();
+        self.fed.clear();
+        self.fate = None;
     }
 
-    /// Notes messages of the run that something took in.
-    pub(super) fn taken(&mut self, taken: Taken) {
-        self.taken.push(taken);
+    /// Notes messages of the run that a feed took in.
+    pub(super) fn fed(&mut self, fed: Fed) {
+        self.fed.push(fed);
     }
 
-    /// Those to be told.
-    pub(super) fn take_taken(&mut self) -> impl Iterator<Item = Taken> {
-        self.taken.drain(..)
+    /// What becomes of the run, for queues that took in messages of it.
+    pub(super) fn fate(&mut self) -> &Arc<Fate> {
+        self.fate.get_or_insert_default()
+    }
+
+    /// The run is in the log.
+    pub(super) fn appended(&mut self, ticket: Ticket, wakers: &mut Vec<Waker>) {
+        for fed in self.fed.drain(..) {
+            fed.appended(ticket, wakers);
+        }
+        if let Some(fate) = self.fate.take() {
+            wakers.extend(fate.appended(ticket));
+        }
+    }
+
+    /// It is not.
+    pub(super) fn abandoned(&mut self, wakers: &mut Vec<Waker>) {
+        for fed in self.fed.drain(..) {
+            fed.abandoned(wakers);
+        }
+        if let Some(fate) = self.fate.take() {
+            wakers.extend(fate.abandoned());
+        }
     }
 
     /// Notes that the publication at `index` was queued for a session that is kept. `sent` says
@@ -229,7 +228,9 @@ impl Broker {
             return Ok(Ticket::default());
         }
         // Sessions are delivered to one after the other, records are written by message.
-        journal.entries.sort_by_key(|entry| entry.index);
+        if run.publications.len() > 1 {
+            journal.entries.sort_by_key(|entry| entry.index);
+        }
         let mut entries = journal.entries.as_slice();
         let mut targets: Vec<Target<'_>> = Vec::with_capacity(entries.len());
         let mut ends = Vec::with_capacity(run.publications.len());

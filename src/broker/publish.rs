@@ -260,15 +260,11 @@ impl<'a> Batch<'a> {
             Ok(ticket) => ticket,
             Err(error) => {
                 tracing::error!(%error, topic = run.topic, "a message could not be kept");
-                for taken in journal.take_taken() {
-                    taken.abandoned(wakers);
-                }
+                journal.abandoned(wakers);
                 return Err(Refused::StoreFull);
             }
         };
-        for taken in journal.take_taken() {
-            taken.appended(ticket, wakers);
-        }
+        journal.appended(ticket, wakers);
         Ok(Published {
             matched: matched_count,
             ticket,

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
 use parking_lot::Mutex;
@@ -25,6 +26,8 @@ pub(crate) struct SlowStore {
     progress: Progress,
     /// Called before something is appended.
     before: Mutex<Option<Box<dyn FnMut() + Send>>>,
+    /// How many appends are refused next.
+    refuses: AtomicUsize,
 }
 
 impl SlowStore {
@@ -35,6 +38,7 @@ impl SlowStore {
             appends: Mutex::default(),
             progress: Progress::new(),
             before: Mutex::default(),
+            refuses: AtomicUsize::new(0),
         }
     }
 
@@ -42,6 +46,16 @@ impl SlowStore {
     pub(crate) fn commit(&self) {
         let ticket = Ticket(self.appends.lock().len() as u64);
         self.progress.advance(ticket);
+    }
+
+    /// Refuses so many appends.
+    pub(crate) fn refuse(&self, count: usize) {
+        self.refuses.store(count, Ordering::SeqCst);
+    }
+
+    /// How many wait for a commit.
+    pub(crate) fn registered(&self) -> usize {
+        self.progress.registered()
     }
 
     /// More waits for the disk than should, or no longer.
@@ -81,6 +95,15 @@ impl Store for SlowStore {
     fn append(&self, records: &[Record<'_>]) -> Result<Appended, StoreError> {
         if let Some(mut hook) = self.before.lock().take() {
             hook();
+        }
+        let refuses = self.refuses.load(Ordering::SeqCst);
+        if refuses > 0 {
+            self.refuses.store(refuses - 1, Ordering::SeqCst);
+            return Err(StoreError::TooLarge {
+                what: "what the test appends",
+                bytes: 1,
+                bytes_max: 0,
+            });
         }
         let mut appends = self.appends.lock();
         // A record that is refused leaves no trace.

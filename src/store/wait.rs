@@ -137,6 +137,12 @@ impl Progress {
         Waiting::Registered
     }
 
+    /// How many wait for a commit.
+    #[cfg(test)]
+    pub(crate) fn registered(&self) -> usize {
+        self.waiters.lock().len()
+    }
+
     pub(crate) fn pressure(&self) -> bool {
         self.pressure.load(Ordering::Relaxed)
     }

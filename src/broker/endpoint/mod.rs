@@ -10,10 +10,10 @@
 //! or signatures.
 
 mod registry;
+mod tail;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
@@ -22,6 +22,8 @@ use parking_lot::{Mutex, MutexGuard};
 use tidings_protocol::mqtt::QoS;
 
 pub(super) use registry::Endpoints;
+pub(super) use tail::Fate;
+use tail::{Awaited, Coming, Known, Tail};
 
 use super::deliver::Context;
 use super::journal::FLAG_RETAIN;
@@ -83,7 +85,8 @@ pub struct EndpointQueue {
     id: Box<str>,
     session: SessionNumber,
     store: Arc<dyn Store>,
-    me: Weak<EndpointQueue>,
+    /// What the store wakes when it has more of the queue: an [`Alarm`].
+    alarm: Waker,
     state: Mutex<State>,
 }
 
@@ -92,12 +95,11 @@ struct State {
     /// is 0.
     qos: QoS,
     next_seq: Seq,
-    /// Entries that are not durable, by the first seq of those that came together; none for the
-    /// ticket of those whose append has not returned. Later ones are not to be seen before them.
-    pending: BTreeMap<Seq, Option<Ticket>>,
+    tail: Tail,
     /// The ticket that the store was asked to wake this queue for.
     watched: Ticket,
-    /// To be woken when there is more to be seen.
+    /// To be woken when there is more to be seen. While there is none, the store is not asked to
+    /// wake the queue: a message for a thousand endpoints that nothing can be sent to wakes nobody.
     waker: Option<Waker>,
     len: u64,
     bytes: u64,
@@ -110,7 +112,7 @@ impl State {
             qos: QoS::AtLeastOnce,
             // No entry has 0: that is the place before the first.
             next_seq: next_seq.max(1),
-            pending: BTreeMap::new(),
+            tail: Tail::default(),
             watched: Ticket::default(),
             waker: None,
             len: 0,
@@ -130,6 +132,21 @@ impl State {
         self.len += 1;
         self.bytes += u64::from(size);
         seq
+    }
+
+    /// Sees what has become durable. Answers whether that is anything.
+    #[inline]
+    fn see(&mut self, durable: Ticket) -> bool {
+        let seen = self.tail.see(durable);
+        if seen.abandoned.0 > 0 {
+            self.forget(seen.abandoned.0, seen.abandoned.1);
+        }
+        seen.more
+    }
+
+    /// The first seq that is not to be seen yet.
+    fn end(&self) -> Seq {
+        self.tail.first_coming().unwrap_or(self.next_seq)
     }
 
     fn forget(&mut self, entries: u64, bytes: u64) {
@@ -152,7 +169,7 @@ struct Alarm(Weak<EndpointQueue>);
 impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
         if let Some(queue) = self.0.upgrade()
-            && let Some(waker) = queue.advance()
+            && let Some(waker) = queue.advance(queue.lock())
         {
             waker.wake();
         }
@@ -167,7 +184,7 @@ impl EndpointQueue {
 
     /// Entries that are not done.
     pub fn len(&self) -> u64 {
-        self.lock().len
+        self.look().len
     }
 
     /// Whether everything is done.
@@ -177,24 +194,53 @@ impl EndpointQueue {
 
     /// Bytes of topics, properties and payloads of what is not done.
     pub fn bytes(&self) -> u64 {
-        self.lock().bytes
+        self.look().bytes
+    }
+
+    /// Whether somebody is to be woken when there is more.
+    #[cfg(test)]
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.lock().waker.is_some()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
+    /// Locks it, once it has seen what has become durable.
+    fn look(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        if state.see(self.store.durable())
+            && let Some(waker) = state.waker.take()
+        {
+            waker.wake();
+        }
+        state
+    }
+
     /// The first `max` durable entries behind `after`, in order; 0 is before the first. With a waker
     /// that is woken once there may be more than this answers.
     pub fn page(&self, after: Seq, max: usize, waker: Option<&Waker>) -> Vec<Queued> {
-        self.advance();
         let end = {
-            let mut state = self.lock();
+            let mut state = match waker {
+                // It may have been woken for nothing otherwise.
+                Some(_) => self.lock(),
+                None => self.look(),
+            };
+            state.see(self.store.durable());
+            let end = state.end();
+            let recent = state.tail.take(after, max);
             if let Some(waker) = waker {
                 state.waker = Some(waker.clone());
+                if let Some(waker) = self.advance(state) {
+                    // There is more just now.
+                    waker.wake();
+                }
             }
-            let first_pending = state.pending.first_key_value().map(|(&seq, _)| seq);
-            first_pending.unwrap_or(state.next_seq)
+            if let Some(recent) = recent {
+                return recent;
+            }
+            end
         };
         if after + 1 >= end {
             return Vec::new();
@@ -249,18 +295,20 @@ impl EndpointQueue {
             return Ok(Ticket::default());
         }
         self.store.admit()?;
-        let (seqs, qos) = {
+        let fate = Arc::new(Fate::default());
+        let (first, qos) = {
             let mut state = self.lock();
             let first = state.next_seq;
             for &(_, size) in messages {
                 state.take_seq(size);
             }
-            state.pending.insert(first, None);
-            (first..state.next_seq, state.qos_of(QoS::ExactlyOnce))
+            let bytes = messages.iter().map(|it| u64::from(it.1)).sum();
+            self.expect(&mut state, first, bytes, &fate, Vec::new());
+            (first, state.qos_of(QoS::ExactlyOnce))
         };
         let records: Vec<Record<'_>> = messages
             .iter()
-            .zip(seqs.clone())
+            .zip(first..)
             .map(|(&(offset, size), seq)| Record::Enqueue {
                 offset,
                 size,
@@ -268,17 +316,34 @@ impl EndpointQueue {
             })
             .collect();
         let result = self.store.append(&records).map(|it| it.ticket);
-        let waker = match &result {
-            Ok(ticket) => self.appended(seqs.start, *ticket),
-            Err(_) => {
-                let bytes = messages.iter().map(|it| u64::from(it.1)).sum();
-                self.abandoned(seqs, bytes)
-            }
+        let told = match &result {
+            Ok(ticket) => fate.appended(*ticket),
+            Err(_) => fate.abandoned(),
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        told.into_iter().for_each(Waker::wake);
         result
+    }
+
+    /// The entries from `first` on are on their way to the log. Called in the same step as they were
+    /// taken.
+    fn expect(
+        &self,
+        state: &mut State,
+        first: Seq,
+        bytes: u64,
+        fate: &Arc<Fate>,
+        awaited: Vec<Awaited>,
+    ) {
+        if state.waker.is_some() {
+            fate.known_or_tell(&self.alarm);
+        }
+        state.tail.push(Coming {
+            first,
+            end: state.next_seq,
+            bytes,
+            fate: Arc::clone(fate),
+            awaited,
+        });
     }
 
     fn target(&self, seq: Seq, qos: QoS, retain: bool) -> Target<'static> {
@@ -294,7 +359,8 @@ impl EndpointQueue {
     /// Takes in the publications of a run that are in `range`.
     pub(super) fn deliver(&self, run: &Run<'_>, range: Range<usize>, cx: &mut Context<'_>) {
         let mut bytes = 0;
-        let mut state = self.lock();
+        let mut awaited = Vec::new();
+        let mut state = self.look();
         let first = state.next_seq;
         for index in range {
             if state.ended {
@@ -309,7 +375,7 @@ impl EndpointQueue {
                 cx.tally.dropped(Reason::StoreFull, 1);
                 continue;
             }
-            let message = cx.encodings.messages.get(run, index, cx.now);
+            let message = cx.encodings.messages.kept(run, index, cx.now);
             let size = u32::try_from(message.content_len()).unwrap_or(u32::MAX);
             if !state.has_room(size, cx.limits) {
                 cx.tally.dropped(Reason::QueueFull, 1);
@@ -319,6 +385,15 @@ impl EndpointQueue {
             bytes += u64::from(size);
             let seq = state.take_seq(size);
             let qos = state.qos_of(publication.qos);
+            if state.waker.is_some() {
+                awaited.push(Awaited {
+                    message: Arc::clone(message),
+                    seq,
+                    size,
+                    qos,
+                    retain: publication.retain,
+                });
+            }
             cx.journal.queued(
                 false,
                 index,
@@ -329,63 +404,35 @@ impl EndpointQueue {
                 None,
             );
         }
-        let seqs = first..state.next_seq;
-        if seqs.is_empty() {
-            return;
-        }
-        state.pending.insert(first, None);
-        drop(state);
-        if let Some(queue) = self.me.upgrade() {
-            cx.journal.taken(super::journal::Taken::Endpoint(Taken {
-                queue,
-                seqs,
-                bytes,
-            }));
+        if first < state.next_seq {
+            self.expect(&mut state, first, bytes, cx.journal.fate(), awaited);
         }
     }
 
-    /// Sees what has become durable. Answers whom to wake.
-    fn advance(&self) -> Option<Waker> {
-        let mut woken = None;
+    /// Sees what has become durable, and has the store say when there is more, if anybody waits
+    /// for that. Answers whom to wake.
+    fn advance<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Option<Waker> {
         loop {
             let durable = self.store.durable();
-            let mut state = self.lock();
-            let mut more = false;
-            while let Some(first) = state.pending.first_entry()
-                && first.get().is_some_and(|ticket| ticket <= durable)
-            {
-                first.remove();
-                more = true;
+            if state.see(durable) {
+                return state.waker.take();
             }
-            if more {
-                woken = state.waker.take().or(woken);
-            }
-            let next = match state.pending.first_key_value() {
-                Some((_, &Some(ticket))) if state.watched <= durable => ticket,
-                // Nothing waits, or whoever appends will come by.
-                _ => return woken,
+            let fate = state.tail.fate().filter(|_| state.waker.is_some())?;
+            let ticket = match fate.known_or_tell(&self.alarm) {
+                Known::Appended(ticket) => ticket,
+                Known::Abandoned => continue,
+                Known::Nothing => return None,
             };
-            state.watched = next;
+            if state.watched > durable {
+                return None;
+            }
+            state.watched = ticket;
             drop(state);
-            let alarm = Waker::from(Arc::new(Alarm(self.me.clone())));
-            match self.store.register(next, &alarm) {
-                Waiting::Durable => {}
-                Waiting::Registered | Waiting::Failed(_) => return woken,
+            match self.store.register(ticket, &self.alarm) {
+                Waiting::Durable => state = self.lock(),
+                Waiting::Registered | Waiting::Failed(_) => return None,
             }
         }
-    }
-
-    fn appended(&self, first: Seq, ticket: Ticket) -> Option<Waker> {
-        self.lock().pending.insert(first, Some(ticket));
-        self.advance()
-    }
-
-    fn abandoned(&self, seqs: Range<Seq>, bytes: u64) -> Option<Waker> {
-        let mut state = self.lock();
-        state.pending.remove(&seqs.start);
-        state.forget(seqs.end - seqs.start, bytes);
-        drop(state);
-        self.advance()
     }
 }
 
@@ -396,24 +443,5 @@ fn queued(entry: &QueueEntry) -> Queued {
         size: entry.size,
         qos: QoS::from_u8(entry.qos).unwrap_or(QoS::AtLeastOnce),
         retain: entry.flags & FLAG_RETAIN != 0,
-    }
-}
-
-/// Messages of a run that a queue took in.
-pub(super) struct Taken {
-    queue: Arc<EndpointQueue>,
-    seqs: Range<Seq>,
-    bytes: u64,
-}
-
-impl Taken {
-    /// They are in the log.
-    pub(super) fn appended(self, ticket: Ticket, wakers: &mut Vec<Waker>) {
-        wakers.extend(self.queue.appended(self.seqs.start, ticket));
-    }
-
-    /// They are not.
-    pub(super) fn abandoned(self, wakers: &mut Vec<Waker>) {
-        wakers.extend(self.queue.abandoned(self.seqs, self.bytes));
     }
 }

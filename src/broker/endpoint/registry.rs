@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tidings_protocol::mqtt::{Properties, QoS};
 
-use super::{EndpointQueue, Queued, State};
+use super::{Alarm, EndpointQueue, Fate, Queued, State};
 use crate::access::Principal;
 use crate::broker::Broker;
 use crate::broker::feed::{options, terms};
@@ -164,10 +165,11 @@ impl Broker {
     ) -> Result<Ticket, StoreError> {
         self.store.admit()?;
         let size = message_size(topic, properties.as_bytes(), payload);
+        let fate = Arc::new(Fate::default());
         let (seq, qos) = {
             let mut state = queue.lock();
             let seq = state.take_seq(size);
-            state.pending.insert(seq, None);
+            queue.expect(&mut state, seq, size.into(), &fate, Vec::new());
             (seq, state.qos_of(QoS::AtLeastOnce))
         };
         let targets = [queue.target(seq, qos, false)];
@@ -184,13 +186,11 @@ impl Broker {
             inbound: None,
             targets: List::from(&targets[..]),
         })]);
-        let waker = match &appended {
-            Ok(appended) => queue.appended(seq, appended.ticket),
-            Err(_) => queue.abandoned(seq..seq + 1, u64::from(size)),
+        let told = match &appended {
+            Ok(appended) => fate.appended(appended.ticket),
+            Err(_) => fate.abandoned(),
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        told.into_iter().for_each(Waker::wake);
         appended.map(|it| it.ticket)
     }
 
@@ -222,7 +222,7 @@ impl Broker {
             id: id.into(),
             session: number,
             store: Arc::clone(&self.store),
-            me: me.clone(),
+            alarm: Waker::from(Arc::new(Alarm(me.clone()))),
             state: Mutex::new(state),
         });
         Entry {

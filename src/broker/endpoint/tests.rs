@@ -194,3 +194,70 @@ fn what_is_removed_takes_nothing_any_more_and_is_gone_after_a_crash() {
     let (broker, _) = crashed(&store, store.appends().0);
     assert!(broker.endpoint_ids().is_empty());
 }
+
+/// A message for a thousand endpoints to which nothing may be sent costs their share of the append.
+#[test]
+fn the_store_wakes_no_queue_that_nobody_waits_for() {
+    let (broker, store, queue) = started();
+    publish(broker, "a/b", publication(QoS::AtLeastOnce, b"1"));
+    assert_eq!(store.registered(), 0);
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    assert!(queue.page(0, 10, Some(&waker)).is_empty());
+    assert_eq!(store.registered(), 1);
+    store.commit();
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    publish(broker, "a/b", publication(QoS::AtLeastOnce, b"2"));
+    assert_eq!(store.registered(), 0, "it was woken, and did not ask again");
+    store.commit();
+    let page = queue.page(0, 10, Some(&waker));
+    assert_eq!(texts(broker, &page), ["a/b 1", "a/b 2"]);
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+}
+
+/// What came while somebody waited is at hand; the store says the same of it.
+#[test]
+fn what_was_waited_for_is_what_the_store_has() {
+    let (broker, store, queue) = started();
+    let waker = Waker::from(Arc::new(Woken::default()));
+    let mut after = 0;
+    for round in 0..20_u8 {
+        assert!(queue.page(after, 10, Some(&waker)).is_empty());
+        let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+        for index in 0..=round % 3 {
+            let mut message = publication(qos[usize::from(index)], b"x");
+            message.retain = round % 4 == 0;
+            publish(broker, "a/b", message);
+        }
+        store.commit();
+        let page = queue.page(after, 10, None);
+        assert_eq!(page.len(), usize::from(round % 3) + 1);
+        // At hand only once.
+        assert_eq!(page, queue.page(after, 10, None));
+        after = page.last().map_or(after, |last| last.seq);
+    }
+}
+
+/// What the store does not take is in no queue.
+#[test]
+fn what_cannot_be_appended_is_not_counted() {
+    let (broker, store, queue) = started();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    assert!(queue.page(0, 10, Some(&waker)).is_empty());
+    store.refuse(1);
+    let refused = broker.batch().publish_one(
+        &principal("publisher"),
+        "a/b",
+        publication(QoS::AtLeastOnce, b"1"),
+    );
+    assert!(refused.is_err());
+    assert_eq!((queue.len(), queue.bytes()), (0, 0));
+    store.refuse(1);
+    assert!(queue.enqueue(&[(crate::store::Offset(1), 10)]).is_err());
+    publish(broker, "a/b", publication(QoS::AtLeastOnce, b"2"));
+    assert_eq!(queue.len(), 1);
+    store.commit();
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    assert_eq!(texts(broker, &queue.page(0, 10, None)), ["a/b 2"]);
+}

@@ -31,7 +31,6 @@ pub use sequence::Event;
 
 use super::clock::Millis;
 use super::deliver::Context;
-use super::journal::Taken;
 use super::message::Run;
 use super::stats::Drop as Reason;
 use crate::store::{Offset, Seq, Store, Ticket, Waiting};
@@ -177,11 +176,11 @@ impl Feed {
         }
         drop(state);
         if let (Some((first, last)), Some(me)) = (fed, self.me.upgrade()) {
-            cx.journal.taken(Taken::Feed(Fed {
+            cx.journal.fed(Fed {
                 feed: me,
                 first,
                 last,
-            }));
+            });
         }
     }
 

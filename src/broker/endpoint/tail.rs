@@ -1,0 +1,209 @@
+//! The end of a queue: what is not durable yet, and the last of what is.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+
+use parking_lot::Mutex;
+use tidings_protocol::mqtt::QoS;
+
+use super::Queued;
+use crate::broker::message::Message;
+use crate::store::{Seq, Ticket};
+
+/// Entries that need not be asked of the store, whose state is busy with what was just committed.
+const RECENT_MAX: usize = 64;
+
+/// What became of an append, for all queues that wait for it.
+#[derive(Debug)]
+pub(in crate::broker) struct Fate {
+    /// The ticket, [`UNKNOWN`] or [`ABANDONED`].
+    ticket: AtomicU64,
+    /// Who is to be told.
+    waiting: Mutex<Vec<Waker>>,
+}
+
+const UNKNOWN: u64 = u64::MAX;
+const ABANDONED: u64 = u64::MAX - 1;
+
+/// What is known of an append.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Known {
+    /// It has not returned.
+    Nothing,
+    Appended(Ticket),
+    /// The store did not take it.
+    Abandoned,
+}
+
+impl Default for Fate {
+    fn default() -> Fate {
+        Fate {
+            ticket: AtomicU64::new(UNKNOWN),
+            waiting: Mutex::default(),
+        }
+    }
+}
+
+impl Fate {
+    /// It is in the log. Answers whom to tell.
+    pub(in crate::broker) fn appended(&self, ticket: Ticket) -> Vec<Waker> {
+        self.set(ticket.0)
+    }
+
+    /// It is not, and never will be. Answers whom to tell.
+    pub(in crate::broker) fn abandoned(&self) -> Vec<Waker> {
+        self.set(ABANDONED)
+    }
+
+    fn set(&self, ticket: u64) -> Vec<Waker> {
+        let mut waiting = self.waiting.lock();
+        self.ticket.store(ticket, Ordering::Release);
+        std::mem::take(&mut waiting)
+    }
+
+    pub(super) fn known(&self) -> Known {
+        match self.ticket.load(Ordering::Acquire) {
+            UNKNOWN => Known::Nothing,
+            ABANDONED => Known::Abandoned,
+            ticket => Known::Appended(Ticket(ticket)),
+        }
+    }
+
+    /// What is known; if that is nothing, this is told later.
+    pub(super) fn known_or_tell(&self, waker: &Waker) -> Known {
+        let mut waiting = self.waiting.lock();
+        let known = self.known();
+        if known == Known::Nothing {
+            waiting.push(waker.clone());
+        }
+        known
+    }
+}
+
+/// Entries that came together.
+#[derive(Debug)]
+pub(super) struct Coming {
+    pub first: Seq,
+    /// The seq behind the last of them.
+    pub end: Seq,
+    pub bytes: u64,
+    pub fate: Arc<Fate>,
+    /// The same entries, if somebody waits for them at this moment; else none.
+    pub awaited: Vec<Awaited>,
+}
+
+/// An entry whose place in the log its message will know.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    pub message: Arc<Message>,
+    pub seq: Seq,
+    pub size: u32,
+    pub qos: QoS,
+    pub retain: bool,
+}
+
+impl Awaited {
+    fn queued(&self) -> Option<Queued> {
+        Some(Queued {
+            seq: self.seq,
+            offset: self.message.offset()?,
+            size: self.size,
+            qos: self.qos,
+            retain: self.retain,
+        })
+    }
+}
+
+/// What has become of the entries that came first.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// Whether there is more to be seen.
+    pub more: bool,
+    /// Entries that were abandoned, and their bytes.
+    pub abandoned: (u64, u64),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tail {
+    /// In order. Later ones are not to be seen before earlier ones.
+    coming: VecDeque<Coming>,
+    /// The last entries that may be seen, without gaps up to the first that is coming, as far as
+    /// somebody waited for them.
+    recent: VecDeque<Queued>,
+}
+
+impl Tail {
+    /// More entries were taken, behind all others.
+    pub fn push(&mut self, coming: Coming) {
+        self.coming.push_back(coming);
+    }
+
+    /// What the first entries wait for that are not to be seen yet.
+    pub fn fate(&self) -> Option<&Fate> {
+        self.coming.front().map(|coming| &*coming.fate)
+    }
+
+    /// The first seq that is not to be seen yet; none if all are.
+    pub fn first_coming(&self) -> Option<Seq> {
+        self.coming.front().map(|coming| coming.first)
+    }
+
+    /// Sees what has become durable.
+    #[inline]
+    pub fn see(&mut self, durable: Ticket) -> Seen {
+        let mut seen = Seen::default();
+        while let Some(first) = self.coming.front() {
+            match first.fate.known() {
+                Known::Appended(ticket) if ticket <= durable => {
+                    seen.more = true;
+                    if let Some(first) = self.coming.pop_front() {
+                        self.remember(&first);
+                    }
+                }
+                Known::Abandoned => {
+                    seen.abandoned.0 += first.end - first.first;
+                    seen.abandoned.1 += first.bytes;
+                    self.coming.pop_front();
+                }
+                Known::Appended(_) | Known::Nothing => break,
+            }
+        }
+        seen
+    }
+
+    fn remember(&mut self, coming: &Coming) {
+        let follow = self
+            .recent
+            .back()
+            .is_none_or(|last| last.seq + 1 == coming.first);
+        let fit = self.recent.len() + coming.awaited.len() <= RECENT_MAX;
+        if coming.awaited.is_empty() || !follow || !fit {
+            self.recent.clear();
+        }
+        if coming.awaited.len() <= RECENT_MAX {
+            let entries = coming.awaited.iter().map_while(Awaited::queued);
+            self.recent.extend(entries);
+            if self
+                .recent
+                .back()
+                .is_some_and(|last| last.seq + 1 != coming.end)
+            {
+                self.recent.clear();
+            }
+        }
+    }
+
+    /// The first `max` entries behind `after`, if all that may be seen behind it are at hand. They
+    /// are not any more then.
+    pub fn take(&mut self, after: Seq, max: usize) -> Option<Vec<Queued>> {
+        if self.recent.front()?.seq > after + 1 {
+            return None;
+        }
+        let passed = self.recent.partition_point(|entry| entry.seq <= after);
+        self.recent.drain(..passed);
+        let count = max.min(self.recent.len());
+        Some(self.recent.drain(..count).collect())
+    }
+}
