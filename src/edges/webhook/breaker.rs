@@ -3,14 +3,29 @@
 //! passes in.
 //!
 //! An endpoint begins with one request at a time; each success allows one more, each failure takes
-//! all but one away, so that a dead endpoint holds one place and no more. When most of the last
-//! attempts failed, the breaker opens: nothing is sent for a while, then one probe. A success
-//! closes it, a failure opens it for twice as long.
+//! all but one away, so that a dead endpoint holds one place and no more. When some attempts in a
+//! row failed, or most of the last ones, the breaker opens: nothing is sent for a while, then one
+//! probe. A success closes it, a failure opens it for twice as long.
 
 /// Outcomes that are looked at.
 const OUTCOMES: u32 = 20;
 /// Failures among them that open the breaker: three quarters.
 const OPENS_AT: u32 = 15;
+/// Failures in a row that open it.
+const IN_A_ROW: u32 = 5;
+/// The same for an endpoint that has not accepted anything yet.
+const IN_A_ROW_AT_FIRST: u32 = 3;
+
+/// What is known of an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Nothing yet, or nothing since it was changed.
+    New,
+    /// It accepted the last attempt.
+    Proven,
+    /// The last attempt failed.
+    Failing,
+}
 
 /// How an attempt ended, as far as the endpoint's health is concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,8 +53,9 @@ pub struct Breaker {
     cooldown_max: u64,
     /// It asked to be left alone until then.
     held_until: u64,
-    /// Whether the last outcome was a failure.
-    is_failing: bool,
+    standing: Standing,
+    /// Whether it has ever accepted anything.
+    has_accepted: bool,
 }
 
 impl Breaker {
@@ -56,7 +72,8 @@ impl Breaker {
             cooldown_min,
             cooldown_max: cooldown_max.max(cooldown_min),
             held_until: 0,
-            is_failing: false,
+            standing: Standing::New,
+            has_accepted: false,
         }
     }
 
@@ -80,9 +97,9 @@ impl Breaker {
         self.open_until.is_some()
     }
 
-    /// Whether the last attempt failed.
-    pub fn is_failing(&self) -> bool {
-        self.is_failing
+    /// What is known of the endpoint.
+    pub fn standing(&self) -> Standing {
+        self.standing
     }
 
     /// Leaves it alone until then.
@@ -92,8 +109,12 @@ impl Breaker {
 
     /// Takes in how an attempt ended.
     pub fn record(&mut self, now: u64, health: Health) {
-        self.is_failing = health != Health::Well;
+        self.standing = match health {
+            Health::Well => Standing::Proven,
+            Health::Refusing | Health::Ill => Standing::Failing,
+        };
         if health == Health::Well {
+            self.has_accepted = true;
             if self.open_until.take().is_some() {
                 (self.outcomes, self.seen) = (0, 0);
             }
@@ -115,11 +136,18 @@ impl Breaker {
             }
             // Sent before it opened.
             Some(_) => {}
-            None if self.seen >= OUTCOMES && self.outcomes.count_ones() >= OPENS_AT => {
-                self.open_until = Some(now + self.cooldown);
-            }
+            None if self.is_hopeless() => self.open_until = Some(now + self.cooldown),
             None => {}
         }
+    }
+
+    fn is_hopeless(&self) -> bool {
+        let in_a_row = match self.has_accepted {
+            true => IN_A_ROW,
+            false => IN_A_ROW_AT_FIRST,
+        };
+        self.outcomes.trailing_ones() >= in_a_row
+            || self.seen >= OUTCOMES && self.outcomes.count_ones() >= OPENS_AT
     }
 
     fn note(&mut self, failed: u32) {
@@ -134,12 +162,41 @@ mod tests {
 
     fn opened() -> Breaker {
         let mut breaker = Breaker::new(64, 1_000, 8_000);
-        for _ in 0..OUTCOMES {
+        for _ in 0..IN_A_ROW_AT_FIRST {
             assert!(!breaker.is_open());
             breaker.record(0, Health::Ill);
         }
         assert!(breaker.is_open());
         breaker
+    }
+
+    #[test]
+    fn whoever_has_accepted_something_has_some_more_tries() {
+        let mut breaker = Breaker::new(8, 1, 1);
+        assert_eq!(breaker.standing(), Standing::New);
+        breaker.record(0, Health::Well);
+        assert_eq!(breaker.standing(), Standing::Proven);
+        for _ in 0..IN_A_ROW {
+            assert!(!breaker.is_open());
+            breaker.record(0, Health::Refusing);
+            assert_eq!(breaker.standing(), Standing::Failing);
+        }
+        assert!(breaker.is_open());
+    }
+
+    #[test]
+    fn most_of_the_last_attempts_open_it_if_no_run_of_them_does() {
+        let mut breaker = Breaker::new(8, 1, 1);
+        let mut recorded = 0;
+        while !breaker.is_open() {
+            let health = match recorded % 5 {
+                0 => Health::Well,
+                _ => Health::Ill,
+            };
+            breaker.record(0, health);
+            recorded += 1;
+        }
+        assert_eq!(recorded, OUTCOMES);
     }
 
     #[test]
@@ -170,7 +227,7 @@ mod tests {
         }
         at += 8_000;
         breaker.record(at, Health::Well);
-        assert!(!breaker.is_open() && !breaker.is_failing());
+        assert!(!breaker.is_open() && breaker.standing() == Standing::Proven);
         assert_eq!(breaker.window(at), 2);
         assert_eq!(breaker.opens_at(), None);
         // And it forgot the past: one failure does not open it.

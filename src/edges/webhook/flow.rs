@@ -137,10 +137,28 @@ impl Flow {
         self.retrying.len()
     }
 
-    /// Which page of the queue is wanted: behind which entry, and how long it may be.
-    pub fn wants_page(&self) -> Option<(Seq, usize)> {
+    /// Which page of the queue is wanted, if as many more units as `room` may be taken: behind which
+    /// entry, and how long it may be.
+    pub fn wants_page(&self, room: usize) -> Option<(Seq, usize)> {
         let missing = PAGE - self.fresh.len();
-        (self.has_more && missing >= PAGE / 2).then_some((self.seen, missing))
+        let has_enough = self.fresh.len() >= room.saturating_mul(self.limits.batch_max);
+        let wants = self.has_more && missing >= PAGE / 2 && !has_enough && self.may_take_fresh();
+        wants.then_some((self.seen, missing))
+    }
+
+    /// Whether there may be something to take.
+    pub fn has_some(&self, now: u64) -> bool {
+        !self.free.is_empty()
+            || !self.fresh.is_empty() && self.may_take_fresh()
+            || self.first_retry().is_some_and(|(due, _)| due <= now)
+    }
+
+    fn may_take_fresh(&self) -> bool {
+        let is_held_up = match self.order {
+            Ordering::Fifo => self.taken > 0 || !self.retries.is_empty(),
+            Ordering::None | Ordering::Key => false,
+        };
+        !is_held_up && self.retrying.len() + self.held < self.limits.waiting_max
     }
 
     /// The queue has more behind the last page.
@@ -173,12 +191,10 @@ impl Flow {
         if self.order == Ordering::Fifo && self.taken > 0 {
             return None;
         }
-        let unit = self.take_retry(now).or_else(|| {
-            if self.order == Ordering::Fifo && !self.retries.is_empty() {
-                return None;
-            }
-            self.take_held().or_else(|| self.take_fresh())
-        })?;
+        let unit = self
+            .take_retry(now)
+            .or_else(|| self.take_held())
+            .or_else(|| self.take_fresh())?;
         self.taken += 1;
         Some(unit)
     }
@@ -208,7 +224,7 @@ impl Flow {
     }
 
     fn take_fresh(&mut self) -> Option<Unit> {
-        if self.retrying.len() + self.held >= self.limits.waiting_max {
+        if !self.may_take_fresh() {
             return None;
         }
         let max = match self.order {
@@ -338,25 +354,52 @@ mod tests {
     #[test]
     fn pages_follow_each_other() {
         let mut flow = Flow::new(Ordering::None, LIMITS, Vec::new());
-        assert_eq!(flow.wants_page(), Some((0, PAGE)));
+        assert_eq!(flow.wants_page(1), Some((0, PAGE)));
+        assert_eq!(flow.wants_page(0), None, "nothing could be taken");
         let page: Vec<Queued> = (1..=PAGE as u64).map(entry).collect();
         flow.page(&page, PAGE, |seq| seq == 3);
-        assert_eq!(flow.wants_page(), None);
+        assert_eq!(flow.wants_page(PAGE), None);
         for seq in [1, 2, 4] {
             assert_eq!(seqs(&flow.take(0).unwrap()), [seq]);
         }
-        while flow.wants_page().is_none() {
+        while flow.wants_page(PAGE).is_none() {
             flow.take(0).unwrap();
         }
-        assert_eq!(flow.wants_page(), Some((PAGE as u64, PAGE / 2)));
+        assert_eq!(flow.wants_page(PAGE), Some((PAGE as u64, PAGE / 2)));
+        assert_eq!(flow.wants_page(PAGE / 2), None, "so many are there");
         flow.page(&[], PAGE / 2, |_| false);
         assert_eq!(
-            flow.wants_page(),
+            flow.wants_page(PAGE),
             None,
             "until it is told that there is more"
         );
         flow.more();
-        assert!(flow.wants_page().is_some());
+        assert!(flow.wants_page(PAGE).is_some());
+    }
+
+    /// Nobody asks for what could not be taken anyway.
+    #[test]
+    fn what_is_held_up_wants_no_page() {
+        let mut flow = flow(Ordering::Fifo, LIMITS, 1);
+        assert!(flow.has_some(0));
+        let unit = flow.take(0).unwrap();
+        flow.more();
+        assert_eq!(flow.wants_page(1), None, "its first is under way");
+        flow.retry(10, unit);
+        assert_eq!(flow.wants_page(1), None, "its first waits");
+        assert!(!flow.has_some(9) && flow.has_some(10));
+        let unit = flow.take(10).unwrap();
+        flow.release(unit.key);
+        assert!(flow.wants_page(1).is_some() && !flow.has_some(10));
+        let limits = Limits {
+            waiting_max: 1,
+            ..LIMITS
+        };
+        let mut flow = self::flow(Ordering::None, limits, 1);
+        let unit = flow.take(0).unwrap();
+        flow.retry(10, unit);
+        flow.more();
+        assert_eq!(flow.wants_page(1), None, "as many wait as may");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, Sleep, timeout};
 
 use super::attempt::Read;
-use super::breaker::Breaker;
+use super::breaker::{Breaker, Standing};
 use super::client::{Answer, Dial, Exchange, SendError};
 use super::flow::{Admitted, Flow, Unit};
 use super::now::{self, Now};
@@ -90,6 +90,8 @@ struct Worker<D: Dial> {
     /// A place that was waited for.
     place: Option<Place>,
     waiting: Option<Pin<Box<dyn Future<Output = Place> + Send>>>,
+    /// When its turn is, if it needs one and has asked for it.
+    turn: Option<u64>,
     outcomes: Outcomes,
     /// Whether it is counted among the endpoints whose breaker is open.
     is_counted_broken: bool,
@@ -204,6 +206,7 @@ impl<D: Dial> Worker<D> {
             bytes_in_hand: 0,
             place: None,
             waiting: None,
+            turn: None,
             outcomes: Outcomes::new(endpoint.failing_since_ms()),
             is_counted_broken: false,
             common,
@@ -323,9 +326,7 @@ impl<D: Dial> Worker<D> {
             return;
         }
         // While nothing may be sent nobody asks for more, and no publisher wakes this task for nothing.
-        while self.breaker.window(now) > 0
-            && let Some((after, max)) = self.flow.wants_page()
-        {
+        while let Some((after, max)) = self.flow.wants_page(self.room(now)) {
             let page = self.endpoint.queue.page(after, max, Some(&self.waker));
             let dead = &self.endpoint.dead;
             self.flow.page(&page, max, |seq| dead.contains(seq));
@@ -334,28 +335,52 @@ impl<D: Dial> Worker<D> {
         self.choose(now);
     }
 
+    /// Units that are read ahead.
+    fn ahead(&self, now: u64) -> usize {
+        match self.breaker.window(now) {
+            0..AHEAD_FROM => 0,
+            window => window.min(AHEAD_MAX),
+        }
+    }
+
+    /// How many more units may be taken.
+    fn room(&self, now: u64) -> usize {
+        let may_be_taken = self.breaker.window(now) + self.ahead(now);
+        may_be_taken.saturating_sub(self.flow.taken())
+    }
+
     /// Takes what is to be sent next, and begins to read it.
     fn choose(&mut self, now: u64) {
-        let window = self.breaker.window(now);
-        let ahead = match window {
-            0..AHEAD_FROM => 0,
-            _ => window.min(AHEAD_MAX),
-        };
-        if self.reading.is_some() || self.ready.len() > ahead / 2 {
+        if self.reading.is_some() || self.ready.len() > self.ahead(now) / 2 {
             return;
         }
-        while !self.must_rebuild
-            && self.flow.taken() < window + ahead
-            && (self.bytes_in_hand < IN_HAND_MAX || self.flow.taken() == 0)
-            && let Some(unit) = self.flow.take(now)
-        {
-            self.bytes_in_hand += unit.bytes();
-            self.unread.push_back(unit);
+        if self.room(now) > 0 && !self.must_rebuild && self.has_turn(now) {
+            while self.room(now) > 0
+                && (self.bytes_in_hand < IN_HAND_MAX || self.flow.taken() == 0)
+                && let Some(unit) = self.flow.take(now)
+            {
+                self.bytes_in_hand += unit.bytes();
+                self.unread.push_back(unit);
+                self.turn = None;
+            }
         }
         if !self.unread.is_empty() {
             let units = self.unread.drain(..).collect();
             self.reading = Some(reading::begin(&self.common.broker, units));
         }
+    }
+
+    /// Whether something may be taken at this moment: at any time from an endpoint that accepted the
+    /// last attempt, in its turn from any other.
+    fn has_turn(&mut self, now: u64) -> bool {
+        if self.breaker.standing() == Standing::Proven {
+            return true;
+        }
+        if !self.flow.has_some(now) {
+            return false;
+        }
+        let places = &self.common.places;
+        *self.turn.get_or_insert_with(|| places.turn(now)) <= now
     }
 
     /// Takes in what was read: what can be sent is ready, in the order in which it was taken.
@@ -433,15 +458,15 @@ impl<D: Dial> Worker<D> {
     fn start_attempts(&mut self, now: u64) {
         let window = self.breaker.window(now);
         while self.attempts.len() < window && self.rate.free_at() <= now && !self.ready.is_empty() {
-            let is_failing = self.breaker.is_failing();
+            let standing = self.breaker.standing();
             let place = match self.place.take() {
                 Some(place) => place,
                 None if self.waiting.is_some() => return,
-                None => match self.common.places.take(is_failing, self.attempts.len()) {
+                None => match self.common.places.take(standing, self.attempts.len()) {
                     Ok(place) => place,
                     Err(NoPlace::OwnShare) => return,
                     Err(NoPlace::Full) => {
-                        let waiting = self.common.places.wait(is_failing);
+                        let waiting = self.common.places.wait(standing);
                         self.waiting = Some(Box::pin(waiting));
                         return;
                     }
@@ -552,6 +577,7 @@ impl<D: Dial> Worker<D> {
         if self.is_active() {
             at(self.flow.next_due());
             at(self.breaker.opens_at());
+            at(self.turn);
             if !self.ready.is_empty() {
                 at(Some(self.rate.free_at()));
             }

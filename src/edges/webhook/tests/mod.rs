@@ -2,6 +2,7 @@
 //! and moves on only when everybody waits for it.
 
 mod crashes;
+mod isolation;
 mod kit;
 mod order;
 mod schedule;
