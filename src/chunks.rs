@@ -44,10 +44,6 @@ impl<T: Default> Chunks<T> {
         self.get(0)
     }
 
-    pub(crate) fn back(&self) -> Option<&T> {
-        self.chunks.back()?.last()
-    }
-
     pub(crate) fn get(&self, index: usize) -> Option<&T> {
         let at = self.start + index;
         self.chunks.get(at / CHUNK)?.get(at % CHUNK)
@@ -121,17 +117,6 @@ impl<T: Default> Chunks<T> {
             self[at - 1] = element;
             at -= 1;
         }
-    }
-
-    /// Keeps the elements that `keep` says true to.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
-        let mut kept = Chunks::default();
-        while let Some(element) = self.pop_front() {
-            if keep(&element) {
-                kept.push_back(element);
-            }
-        }
-        *self = kept;
     }
 
     /// The index of the first element that `before` says false to; true for all in front of it.
@@ -223,7 +208,6 @@ mod tests {
         PopBack(usize),
         /// At a share of the length.
         Insert(f64),
-        Retain(u32),
         Change(f64, f64),
     }
 
@@ -233,7 +217,6 @@ mod tests {
             2 => (1_usize..700).prop_map(Step::PopFront),
             1 => (1_usize..400).prop_map(Step::PopBack),
             1 => (0.0..=1.0).prop_map(Step::Insert),
-            1 => (2_u32..5).prop_map(Step::Retain),
             1 => ((0.0..=1.0), (0.0..=1.0)).prop_map(|(a, b)| Step::Change(a, b)),
         ]
     }
@@ -266,10 +249,6 @@ mod tests {
                         chunks.insert(at, 7);
                         plain.insert(at, 7);
                     }
-                    Step::Retain(of) => {
-                        chunks.retain(|it| it % of != 0);
-                        plain.retain(|it| it % of != 0);
-                    }
                     Step::Change(a, b) => {
                         let (a, b) = (share(plain.len(), a.min(b)), share(plain.len(), a.max(b)));
                         chunks.change(a..b, |it| *it += 1);
@@ -278,7 +257,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(chunks.len(), plain.len());
-                prop_assert_eq!((chunks.front(), chunks.back()), (plain.front(), plain.back()));
+                prop_assert_eq!(chunks.front(), plain.front());
                 prop_assert!(chunks.iter().eq(&plain));
                 prop_assert!((0..plain.len()).all(|at| chunks[at] == plain[at]));
                 prop_assert_eq!(chunks.get(plain.len()), None);

@@ -9,6 +9,7 @@
 //! Bodies are not here: [`Bodies`] is told which messages are needed how often.
 
 mod dirty;
+mod entries;
 mod queue;
 pub(crate) mod table;
 

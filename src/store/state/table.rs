@@ -293,7 +293,7 @@ fn put_chunk(it: &Session, chunk: u64, out: &mut Vec<u8>) -> bool {
     let mut any = false;
     for (seq, entry) in it.queue.chunk(chunk) {
         any = true;
-        let ids = it.queue.subscription_ids_of(seq, entry);
+        let ids = it.queue.subscription_ids_of(seq, &entry);
         let mut bits = entry.qos;
         if entry.is_released() {
             bits |= ENTRY_RELEASED;
