@@ -12,62 +12,14 @@ use std::{io, mem};
 use parking_lot::{Mutex, RwLock};
 
 use super::format::HEADER_LEN;
+use super::index::Index;
 use super::pending::{Group, Place};
 use super::scan::scan;
 use crate::store::files::File;
 use crate::store::{Offset, Record};
 
-/// Places that are kept of segments that are not being written: 12 bytes each.
+/// Places that are kept of segments that are not being written: two or three bytes each.
 const PLACES_MAX: usize = 3 << 20;
-
-/// One message's place in a segment file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct IndexEntry {
-    /// Its offset, less the segment's base.
-    offset: u32,
-    pub(crate) place: Place,
-}
-
-/// The places of a segment's messages, in order of offset.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Index {
-    entries: Vec<IndexEntry>,
-}
-
-impl Index {
-    pub(crate) fn push(&mut self, base: Offset, offset: Offset, place: Place) {
-        let relative = offset.0.checked_sub(base.0).map(u32::try_from);
-        let Some(Ok(offset)) = relative else { return };
-        // Damage can make an offset appear twice; the first stands.
-        if self.entries.last().is_none_or(|last| last.offset < offset) {
-            self.entries.push(IndexEntry { offset, place });
-        }
-    }
-
-    fn get(&self, base: Offset, offset: Offset) -> Option<Place> {
-        let wanted = u32::try_from(offset.0.checked_sub(base.0)?).ok()?;
-        // Without gaps the entry is right there.
-        if let Some(entry) = self.entries.get(wanted as usize)
-            && entry.offset == wanted
-        {
-            return Some(entry.place);
-        }
-        self.entries
-            .binary_search_by_key(&wanted, |entry| entry.offset)
-            .ok()
-            .map(|at| self.entries[at].place)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    pub(crate) fn iter(&self, base: Offset) -> impl Iterator<Item = (Offset, Place)> {
-        self.entries
-            .iter()
-            .map(move |entry| (base.plus(u64::from(entry.offset)), entry.place))
-    }
-}
 
 /// A segment file.
 pub(crate) struct Segment {
@@ -109,12 +61,12 @@ impl Segment {
         {
             let index = self.index.read();
             if let Some(index) = &*index {
-                out.extend(offsets.iter().map(|&offset| index.get(self.base, offset)));
+                index.find(self.base, offsets, out);
                 return Ok(false);
             }
         }
         let index = self.read_index()?;
-        out.extend(offsets.iter().map(|&offset| index.get(self.base, offset)));
+        index.find(self.base, offsets, out);
         *self.index.write() = Some(index);
         Ok(true)
     }
@@ -140,7 +92,7 @@ impl Segment {
                 index.push(self.base, header.offset, place);
             }
         })?;
-        index.entries.shrink_to_fit();
+        index.end();
         Ok(index)
     }
 }
@@ -166,8 +118,17 @@ impl Catalog {
         }
     }
 
+    /// The log goes on in this segment.
     pub(crate) fn add(&self, segment: Arc<Segment>) {
-        self.segments.write().push(segment);
+        {
+            let mut segments = self.segments.write();
+            if let Some(last) = segments.last()
+                && let Some(index) = &mut *last.index.write()
+            {
+                index.end();
+            }
+            segments.push(segment);
+        }
         self.forget_some();
     }
 

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::catalog::{Index, Segment};
+use super::catalog::Segment;
 use super::format::{HEADER_LEN, SegmentHeader, segment_name};
+use super::index::Index;
 use super::pending::{Group, Taken};
 use super::{Log, LogOptions, Position};
 use crate::store::files::write_all_at;

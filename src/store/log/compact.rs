@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Log;
-use super::catalog::{Index, Segment};
+use super::catalog::Segment;
 use super::format::{
     GROUP_MARK_LEN, HEADER_LEN, SegmentHeader, group_mark, is_intact, segment_name,
 };
+use super::index::Index;
 use super::pending::Place;
 use crate::store::files::{File, read_full_at, write_all_at};
 use crate::store::{Offset, StoreError};

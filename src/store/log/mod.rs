@@ -2,7 +2,7 @@
 //!
 //! `format` owns the bytes of a segment, `scan` reads them back and tells a torn tail from
 //! damage, `pending` gathers what the broker appends, `committer` owns all writes, `catalog`
-//! knows the segments and where each message is, `read` fetches messages, `open` replays,
+//! knows the segments, `index` where each message of one is, `read` fetches messages, `open` replays,
 //! `compact` rewrites segments of which little is needed. What the records mean is not known
 //! here.
 //!
@@ -13,6 +13,7 @@ pub(crate) mod catalog;
 pub(crate) mod committer;
 pub(crate) mod compact;
 pub(crate) mod format;
+pub(crate) mod index;
 pub(crate) mod needs;
 pub(crate) mod open;
 pub(crate) mod pending;

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Position;
-use super::catalog::{Index, Segment};
+use super::catalog::Segment;
 use super::format::{HEADER_LEN, RecordHeader, SegmentHeader, parse_segment_name};
+use super::index::Index;
 use super::pending::Place;
 use super::scan::{ScanEnd, scan};
 use crate::store::files::{File, Files, read_full_at};
