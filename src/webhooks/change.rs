@@ -289,11 +289,15 @@ impl Webhooks {
         principal: &Principal,
         id: &str,
     ) -> Result<Made<Arc<Endpoint>>, WebhookError> {
+        let endpoint = self.get(principal, id)?;
+        let since = endpoint.failing_since_ms();
         let made = self.with(principal, id, |status| {
             status.disabled = None;
+            // Before whoever drives it is told.
+            endpoint.set_failing_since(0);
             Ok(())
-        })?;
-        made.value.set_failing_since(0);
+        });
+        let made = made.inspect_err(|_| endpoint.set_failing_since(since.unwrap_or(0)))?;
         self.broker.forget(&documents::failing_key(id));
         self.clear_event(id);
         Ok(made)

@@ -73,8 +73,8 @@ enum Command {
     Attempts {
         id: String,
         /// At most so many
-        #[arg(long, default_value = "20")]
-        limit: usize,
+        #[arg(long, default_value = "20", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
     },
     /// List messages that ran out of attempts, show one, or discard them
     DeadLetters {
@@ -84,8 +84,9 @@ enum Command {
         #[command(flatten)]
         selection: Selection,
         /// At most so many are listed
-        #[arg(long, default_value = "100", conflicts_with = "discard")]
-        limit: usize,
+        #[arg(long, default_value = "100", conflicts_with = "discard",
+              value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
         /// Discard them
         #[arg(long)]
         discard: bool,
@@ -173,7 +174,7 @@ pub async fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()> 
             let body = Value::Object(object);
             api.ask(Method::POST, "/v1/webhooks", Some(body)).await?
         }
-        Command::List => all(&api, "/v1/webhooks?", "webhooks", usize::MAX).await?,
+        Command::List => all(&api, "/v1/webhooks?", "webhooks", u64::MAX).await?,
         Command::Show { id } => api.ask(Method::GET, &id_path(id), None).await?,
         Command::Change {
             id,
@@ -280,8 +281,9 @@ fn replay_request(command: &Command) -> Value {
 }
 
 /// At most `max` members of a list, page by page. `path` is ready for another parameter.
-async fn all(api: &Api, path: &str, list: &str, max: usize) -> anyhow::Result<Value> {
+async fn all(api: &Api, path: &str, list: &str, max: u64) -> anyhow::Result<Value> {
     const PAGE_MAX: usize = 1000;
+    let max = usize::try_from(max).unwrap_or(usize::MAX);
     let mut members: Vec<Value> = Vec::new();
     let mut cursor = String::new();
     loop {

@@ -51,6 +51,15 @@ fn one_thing_is_lines() {
 }
 
 #[test]
+fn a_list_of_nothing_is_refused() {
+    for what in ["attempts", "dead-letters"] {
+        let refused = options(&[what, "a", "--limit", "0"]).unwrap_err();
+        assert!(refused.contains("--limit"), "{refused}");
+        assert!(options(&[what, "a", "--limit", "1"]).is_ok());
+    }
+}
+
+#[test]
 fn options_become_fields() {
     let options = options(&[
         "create",
