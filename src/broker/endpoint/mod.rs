@@ -197,6 +197,12 @@ impl EndpointQueue {
         self.look().bytes
     }
 
+    /// See [`Session::touch`](super::session::Session::touch).
+    #[inline]
+    pub(super) fn touch(&self) -> u64 {
+        u64::from(self.state.is_locked()) ^ self.session
+    }
+
     /// Whether somebody is to be woken when there is more.
     #[cfg(test)]
     pub(crate) fn is_awaited(&self) -> bool {
