@@ -190,10 +190,9 @@ fn deliver_publication(
     let qos = publication.qos.min(terms.qos);
     let retain = publication.retain && terms.retain_as_published;
     let message = cx.encodings.messages.get(run, index, cx.now);
-    let again = Arc::clone(&message);
     let queued = deliver_message(state, message, qos, retain, terms.through.clone(), cx);
     if let Some(sequence) = queued.filter(|_| state.kept) {
-        again.owe();
+        cx.encodings.messages.kept(run, index, cx.now).owe();
         let through = terms.through.clone();
         let sent = state.link.is_some() && !state.outgoing.has_waiting();
         cx.journal

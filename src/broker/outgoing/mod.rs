@@ -341,10 +341,7 @@ impl Outgoing {
 
     /// Queues a message, and answers its sequence number.
     pub fn push(&mut self, slot: Slot) -> u64 {
-        while self
-            .same_identifier(self.slots.len())
-            .any(|slot| slot.holds_identifier())
-        {
+        while self.is_identifier_held(self.slots.len()) {
             self.slots.push_back(Slot::default());
             self.done += 1;
         }
@@ -352,6 +349,14 @@ impl Outgoing {
         self.held += slot.body.held();
         self.slots.push_back(slot);
         self.base + self.slots.len() as u64 - 1
+    }
+
+    /// Whether a slot before this position has its Packet Identifier, and was sent. What was never sent is
+    /// not looked at: that would be most of a long queue, a slot in 65,535.
+    fn is_identifier_held(&self, at: usize) -> bool {
+        let sent = self.sent_to().saturating_sub(self.base) as usize;
+        let nearest = at.saturating_sub(sent) / SPAN_MAX + 1;
+        (nearest..=at / SPAN_MAX).any(|times| self.slots[at - times * SPAN_MAX].holds_identifier())
     }
 
     /// The slots before this position that have its Packet Identifier.

@@ -291,7 +291,8 @@ fn be64(key: &mut Reader<'_>) -> Option<u64> {
 fn put_chunk(it: &Session, chunk: u64, out: &mut Vec<u8>) -> bool {
     let mut before = (chunk * CHUNK_SEQS, 0_u64);
     let mut any = false;
-    for (seq, entry) in it.queue.chunk(chunk) {
+    // From the inside: packed entries are walked several times as fast so.
+    it.queue.chunk(chunk).for_each(|(seq, entry)| {
         any = true;
         let ids = it.queue.subscription_ids_of(seq, &entry);
         let mut bits = entry.qos;
@@ -313,7 +314,7 @@ fn put_chunk(it: &Session, chunk: u64, out: &mut Vec<u8>) -> bool {
             List::Given(ids).put(out);
         }
         before = (seq, offset);
-    }
+    });
     any
 }
 
