@@ -14,6 +14,7 @@ mod queue;
 pub(crate) mod table;
 
 use std::collections::BTreeSet;
+use std::hint::black_box;
 use std::ops::Range;
 
 use hashbrown::HashMap;
@@ -30,6 +31,10 @@ pub(crate) use dirty::{Dirty, DirtyKey};
 use queue::{CHUNK_SEQS, Entry, Queue};
 
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Queues whose memory is fetched together, for a message that goes into more than a few: one after the
+/// other they would be waited for, by all that wait for the message to be durable.
+const TOGETHER: usize = 16;
 
 /// Is told how often each message is needed.
 pub(crate) trait Bodies {
@@ -230,7 +235,14 @@ impl State {
         self.next_offset = self.next_offset.max(offset.plus(1));
         self.clock_ms = self.clock_ms.max(message.published_ms);
         let size = message_size(message.topic, message.properties, message.payload);
-        for target in message.targets.iter() {
+        let many = message.targets.len() >= 2 * TOGETHER;
+        let mut ahead = message.targets.iter();
+        for (index, target) in message.targets.iter().enumerate() {
+            if many && index.is_multiple_of(TOGETHER) {
+                let some = ahead.by_ref().take(TOGETHER);
+                let some = some.filter_map(|it| self.sessions.get(&it.session));
+                black_box(some.fold(0, |all, it| all ^ it.queue.touch()));
+            }
             self.enqueue(offset, size, &target, bodies);
         }
         match message.retained {

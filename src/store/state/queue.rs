@@ -163,6 +163,11 @@ impl Queue {
         self.next_seq = self.next_seq.max(next_seq);
     }
 
+    /// Reads what adding an entry at the end will need. The answer means nothing.
+    pub(super) fn touch(&self) -> u64 {
+        self.entries.back().map_or(0, |last| last.low_seq())
+    }
+
     /// Adds an entry, usually at the end; `false` if its seq is there already.
     pub(super) fn insert<'a>(
         &mut self,
