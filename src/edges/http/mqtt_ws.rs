@@ -57,6 +57,7 @@ pub(super) fn upgrade(
             socket,
             read: Bytes::new(),
             farewell: Farewell::None,
+            idle: false,
         };
         (edge.serve_mqtt)(Box::new(stream), peer).await;
     }))
@@ -68,6 +69,8 @@ struct Frames {
     /// What of the last frame was not read yet.
     read: Bytes,
     farewell: Farewell,
+    /// All that has come was read, and all that was said is on its way.
+    idle: bool,
 }
 
 /// How far the end of a connection is after a frame that is not binary.
@@ -89,6 +92,11 @@ impl AsyncRead for Frames {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // The library takes some steps to find that there is nothing to do.
+        if self.idle && self.socket.get_mut().poll_read_ready(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.idle = false;
         // What a full socket kept back before: nobody else would come by to send it.
         if let Poll::Ready(Err(error)) = Pin::new(&mut self.socket).poll_flush(cx) {
             return Poll::Ready(Err(broken(error)));
@@ -97,7 +105,12 @@ impl AsyncRead for Frames {
             if !matches!(self.farewell, Farewell::None) {
                 return self.poll_farewell(cx).map(Ok);
             }
-            match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
+            let Poll::Ready(next) = Pin::new(&mut self.socket).poll_next(cx) else {
+                // What answers a ping may have found no room.
+                self.idle = Pin::new(&mut self.socket).poll_flush(cx).is_ready();
+                return Poll::Pending;
+            };
+            match next {
                 Some(Ok(Message::Binary(bytes))) => self.read = bytes,
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Ok(Message::Text(_))) => self.farewell = Farewell::Due,
@@ -154,8 +167,9 @@ impl Frames {
         let sent = Pin::new(&mut self.socket).start_send(Message::Binary(bytes));
         sent.map_err(broken)?;
         // What cannot leave now leaves with the next write: `poll_ready` waits for that.
-        if let Poll::Ready(Err(error)) = Pin::new(&mut self.socket).poll_flush(cx) {
-            return Poll::Ready(Err(broken(error)));
+        match Pin::new(&mut self.socket).poll_flush(cx) {
+            Poll::Ready(sent) => sent.map_err(broken)?,
+            Poll::Pending => self.idle = false,
         }
         Poll::Ready(Ok(count))
     }
