@@ -167,14 +167,11 @@ impl Broker {
             return;
         }
         state.ended = true;
+        self.take_all_places(session, &mut state);
+        let groups = self.groups_of(&state);
         let subscriptions = std::mem::take(&mut state.subscriptions);
-        let mut groups = Vec::new();
         for filter in subscriptions.keys() {
-            let parsed = parse_held(filter);
-            if let Some(share) = parsed.share {
-                groups.extend(self.table.group(share, parsed.filter));
-            }
-            self.let_go(session.number(), &parsed);
+            self.let_go(session.number(), &parse_held(filter));
         }
         state.replays.clear();
         state.readings.clear();

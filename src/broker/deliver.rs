@@ -76,6 +76,11 @@ impl Session {
                 cx.broker.keep_progress(self, state);
             }
         }
+        if state.kept && state.outgoing.has_waiting() {
+            let before = state.outgoing.weight();
+            state.outgoing.spill(cx.durable);
+            cx.tally.queue_changed(before, state.outgoing.weight());
+        }
     }
 }
 
@@ -249,16 +254,22 @@ pub(super) fn deliver_and_keep(
         // It is not to be sent before the store has the entry.
         message.hold_until(Message::NOT_KEPT);
     }
+    let entries_from = state.outgoing.has_entries_from(Message::NOT_KEPT);
     let queued = deliver_message(state, message, qos, retain, through.clone(), cx);
-    match queued.filter(|_| state.kept) {
+    let entries_from = match queued.filter(|_| state.kept) {
         Some(sequence) => {
-            let through = through.as_ref();
-            cx.broker
-                .keep_entry(session.number(), sequence, &again, qos, retain, through);
+            let (number, through) = (session.number(), through.as_ref());
+            let broker = cx.broker;
+            broker.keep_entry(number, sequence, &again, qos, retain, through)
         }
-        None if holds => again.hold_until(hold),
-        None => {}
-    }
+        None => {
+            if holds {
+                again.hold_until(hold);
+            }
+            entries_from
+        }
+    };
+    state.outgoing.has_entries_from(entries_from);
 }
 
 fn send_qos0(
@@ -322,14 +333,25 @@ fn send(
 fn enqueue(state: &mut State, slot: Slot, cx: &mut Context<'_>) -> Option<u64> {
     make_room(state, slot.body.bytes(), cx)?;
     let before = state.outgoing.weight();
+    if state.link.is_none() && state.kept {
+        // What is to make room for others needs its place at hand.
+        let may_stay_in_store =
+            cx.durable < Message::NOT_KEPT && cx.limits.queue_full != QueueFull::DropOldest;
+        let sequence = match may_stay_in_store {
+            true => state.outgoing.push_away(slot),
+            false => state.outgoing.push(slot),
+        };
+        if !may_stay_in_store {
+            state.outgoing.spill_later(sequence);
+        }
+        cx.tally.queue_changed(before, state.outgoing.weight());
+        return Some(sequence);
+    }
     let sequence = state.outgoing.push(slot);
     cx.tally.queue_changed(before, state.outgoing.weight());
     pump(state, cx);
     if state.kept && lags(state, cx) {
-        let before = state.outgoing.weight();
         state.outgoing.spill_later(sequence);
-        state.outgoing.spill(cx.durable);
-        cx.tally.queue_changed(before, state.outgoing.weight());
     }
     Some(sequence)
 }

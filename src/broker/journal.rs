@@ -300,7 +300,8 @@ impl Broker {
         Ok(appended.ticket)
     }
 
-    /// Keeps that a message which somebody held already was queued for one more session.
+    /// Keeps that a message which somebody held already was queued for one more session. The ticket
+    /// is that of the entry.
     pub(super) fn keep_entry(
         &self,
         session: u64,
@@ -309,7 +310,7 @@ impl Broker {
         qos: QoS,
         retain: bool,
         through: Option<&Arc<Through>>,
-    ) {
+    ) -> Ticket {
         let target = target(session, sequence, qos, retain, through);
         message.owe();
         if let Some(offset) = message.offset() {
@@ -322,7 +323,7 @@ impl Broker {
             if qos == QoS::ExactlyOnce {
                 message.hold_until(ticket);
             }
-            return;
+            return ticket;
         }
         let targets = [target];
         let appended = self.store.append(&[Record::Message(store::Message {
@@ -339,8 +340,14 @@ impl Broker {
             targets: List::from(&targets[..]),
         })]);
         match appended {
-            Ok(appended) => message.set_kept(appended.first_offset, appended.ticket),
-            Err(error) => tracing::error!(%error, "a queued message could not be kept"),
+            Ok(appended) => {
+                message.set_kept(appended.first_offset, appended.ticket);
+                appended.ticket
+            }
+            Err(error) => {
+                tracing::error!(%error, "a queued message could not be kept");
+                Broker::NEVER_KEPT
+            }
         }
     }
 

@@ -86,8 +86,8 @@ pub struct Message {
     pub publisher: u64,
     /// Its offset in the log plus one; 0 while it is not there.
     offset: AtomicU64,
-    /// The ticket that the store must have before it may go on as QoS 2: see
-    /// [`Message::held_from`].
+    /// The ticket that the store must have before it may leave the memory, and before it may go on as
+    /// QoS 2: see [`Message::held_from`].
     hold: AtomicU64,
     /// Whether that is so for every receiver.
     held_from_all: bool,
@@ -182,10 +182,7 @@ impl Message {
             expires_at,
             publisher: parts.publisher,
             offset: AtomicU64::new(0),
-            hold: AtomicU64::new(match parts.qos {
-                QoS::ExactlyOnce => Message::NOT_KEPT.0,
-                QoS::AtMostOnce | QoS::AtLeastOnce => 0,
-            }),
+            hold: AtomicU64::new(Message::NOT_KEPT.0),
             held_from_all: parts.held_from_all,
             owed: AtomicU32::new(1),
             bell: parts.bell.cloned(),

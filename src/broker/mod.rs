@@ -18,7 +18,7 @@
 //! 4. The lists of feeds and of endpoints.
 //! 5. The lock of one [`feed::Feed`] or [`endpoint::EndpointQueue`]; never two at a time.
 //! 6. The subscription table, the retained table, the timers, a group's members, a publisher's bell,
-//!    and what the store locks to take records: leaves, under which nothing else is locked, except
+//!    and what the store locks to take records and to show a queue: leaves, under which nothing else is locked, except
 //!    that leaving a group happens under the table's.
 //!
 //! Delivery looks subscribers up under the table's read lock, releases it, and then takes one
@@ -29,6 +29,7 @@ mod close;
 mod deliver;
 mod encode;
 pub mod endpoint;
+mod entries;
 pub mod feed;
 mod journal;
 pub mod link;

@@ -18,8 +18,13 @@ impl Broker {
     /// for each [`Waiting::page`](super::link::Waiting::page), on a thread that may wait for the
     /// disk.
     pub fn load_page(&self, session: &Arc<Session>, epoch: u64) {
+        let places = session.lock().outgoing.places_for_page();
+        let found = places.map(|places| (self.look_up(session, &places), places));
         let (page, reading) = {
             let mut state = session.lock();
+            if let Some((found, places)) = &found {
+                self.take_places(session, &mut state, places, found);
+            }
             let is_current = state.epoch == epoch;
             let reading = is_current.then(|| state.take_reading()).flatten();
             (state.outgoing.page(), reading)

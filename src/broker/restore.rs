@@ -5,20 +5,18 @@
 //! Nothing is delivered and nothing ends but what nobody may have any more; what became due while
 //! the broker was down is done by the first [`Broker::tick`].
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tidings_protocol::mqtt::{QoS, SubscriptionOptions};
+use tidings_protocol::mqtt::SubscriptionOptions;
 
 use super::Broker;
 use super::clock::Millis;
 use super::close::leave_behind;
-use super::journal::{FLAG_RETAIN, OPTION_REPLAYS, SHARED_SHIFT, SessionExtra};
+use super::entries::slots_of;
+use super::journal::{OPTION_REPLAYS, SessionExtra};
 use super::message::Message;
-use super::outgoing::{
-    Body, GroupRef, Outgoing, PAGE_MESSAGES, Progress, SentBefore, Slot, Through,
-};
+use super::outgoing::{Outgoing, PAGE_MESSAGES};
 use super::session::{Held, NEVER, Session};
 use super::shared::Group;
 use super::stats::QueueWeight;
@@ -26,10 +24,9 @@ use super::subscribe::parse_held;
 use super::timers::Kind;
 use super::will::Will;
 use crate::access::{Access, Principal};
+use crate::config::QueueFull;
 use crate::config::{LimitsConfig, MqttConfig};
-use crate::store::{
-    EntryState, QueueEntry, Record, Recovered, RecoveredRetained, RecoveredSession, Store,
-};
+use crate::store::{Record, Recovered, RecoveredRetained, RecoveredSession, Store};
 
 /// What a broker took over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,7 +94,7 @@ impl Broker {
             );
         }
         let mut outgoing = Outgoing::default();
-        restore_queue(&mut outgoing, recovered, &groups);
+        restore_queue(&mut outgoing, recovered, &groups, false);
         leave_behind(
             outgoing.take_all().collect(),
             &groups,
@@ -180,8 +177,9 @@ impl Broker {
             }
         }
 
-        restored.queued += recovered.queue.len();
-        restore_queue(&mut state.outgoing, &recovered, &groups);
+        restored.queued += recovered.queue.entries.len();
+        let away = self.limits.queue_full != QueueFull::DropOldest;
+        restore_queue(&mut state.outgoing, &recovered, &groups, away);
         self.stats
             .queue_changed(QueueWeight::default(), state.outgoing.weight());
         state.received.extend(&recovered.inbound);
@@ -213,7 +211,13 @@ impl Broker {
 
 /// Fills the queue of a session. Of a connection that ended with the broker nobody knows what was
 /// sent: all that is left may have been, also what was acknowledged just before.
-fn restore_queue(outgoing: &mut Outgoing, recovered: &RecoveredSession, groups: &[Arc<Group>]) {
+/// With `away`, what was never sent may be left to the store.
+fn restore_queue(
+    outgoing: &mut Outgoing,
+    recovered: &RecoveredSession,
+    groups: &[Arc<Group>],
+    away: bool,
+) {
     let record = &recovered.record;
     let extra = SessionExtra::decode(&record.extra).unwrap_or_default();
     // Numbers of messages that were done before they were written are known from the session alone.
@@ -222,59 +226,10 @@ fn restore_queue(outgoing: &mut Outgoing, recovered: &RecoveredSession, groups: 
         None => next,
         Some(_) => extra.sent_to,
     };
-    let mut by_tag = HashMap::new();
-    for group in groups {
-        let known = by_tag.entry(group.tag());
-        known.and_modify(|it| *it = None).or_insert(Some(group));
-    }
-    // Most queues have one kind of entries, so that one of these serves them all.
-    let mut last: Option<Arc<Through>> = None;
-    let entries = recovered.queue.iter().map(|entry| {
-        let through = through_of(recovered, entry, &by_tag);
-        if through.as_ref() != last.as_deref() {
-            last = through.map(Arc::new);
-        }
-        (entry.seq, slot_of(entry, last.clone(), entry.seq < sent_to))
-    });
-    outgoing.restore(next, sent_to, entries);
-}
-
-fn through_of(
-    recovered: &RecoveredSession,
-    entry: &QueueEntry,
-    groups: &HashMap<u8, Option<&Arc<Group>>>,
-) -> Option<Through> {
-    let identifiers = recovered.subscription_ids_of(entry.seq);
-    let shared_as = entry.flags >> SHARED_SHIFT;
-    (shared_as != 0 || !identifiers.is_empty()).then(|| Through {
-        identifiers: (!identifiers.is_empty()).then(|| identifiers.into()),
-        group: match groups.get(&shared_as) {
-            Some(&Some(group)) => Some(GroupRef(Arc::clone(group))),
-            Some(None) | None => None,
-        },
-        shared_as,
-    })
-}
-
-fn slot_of(entry: &QueueEntry, through: Option<Arc<Through>>, perhaps_sent: bool) -> Slot {
-    let qos = QoS::from_u8(entry.qos).unwrap_or(QoS::ExactlyOnce);
-    let released = entry.state == EntryState::Released;
-    let body = match released {
-        true => Body::None,
-        false => Body::Stored {
-            offset: entry.offset,
-            size: entry.size,
-        },
-    };
-    Slot {
-        progress: match released {
-            true => Progress::Released(false),
-            false => Progress::Queued,
-        },
-        sent: match perhaps_sent {
-            true => SentBefore::Perhaps,
-            false => SentBefore::No,
-        },
-        ..Slot::waiting(body, through, qos, entry.flags & FLAG_RETAIN != 0)
-    }
+    outgoing.restore(
+        next,
+        sent_to,
+        slots_of(&recovered.queue, groups, sent_to),
+        away,
+    );
 }

@@ -29,7 +29,7 @@ use super::sled::SledTable;
 use super::state::State;
 use super::upkeep::{Control, Upkeep};
 use super::{
-    Appended, Failure, Health, Offset, QueueEntry, Record, Recovered, Seq, SessionNumber, Stats,
+    Appended, Failure, Health, Offset, QueuePage, Record, Recovered, Seq, SessionNumber, Stats,
     Store, StoreError, StoredMessage, Ticket, Waiting,
 };
 
@@ -288,7 +288,7 @@ impl Store for DurableStore {
         self.log.read(offsets)
     }
 
-    fn queue(&self, session: SessionNumber, range: Range<Seq>, max: usize) -> Vec<QueueEntry> {
+    fn queue(&self, session: SessionNumber, range: Range<Seq>, max: usize) -> QueuePage {
         self.kept.lock().state.queue(session, range, max)
     }
 

@@ -18,7 +18,7 @@ use super::record::{self, decode};
 use super::state::{Bodies, State};
 use super::wait::Progress;
 use super::{
-    Appended, Failure, Health, Offset, QueueEntry, Record, Recovered, Report, Retained, Seq,
+    Appended, Failure, Health, Offset, QueuePage, Record, Recovered, Report, Retained, Seq,
     SessionNumber, Stats, Store, StoreError, StoredMessage, Ticket, Waiting,
 };
 
@@ -145,7 +145,7 @@ impl Store for MemoryStore {
             .collect()
     }
 
-    fn queue(&self, session: SessionNumber, range: Range<Seq>, max: usize) -> Vec<QueueEntry> {
+    fn queue(&self, session: SessionNumber, range: Range<Seq>, max: usize) -> QueuePage {
         self.inner.lock().state.queue(session, range, max)
     }
 

@@ -47,7 +47,7 @@ pub use record::{
     SessionNumber, SessionRecord, SessionView, Target, Will, WillView,
 };
 pub use recovered::{
-    Basis, EntryState, QueueEntry, Recovered, RecoveredDocument, RecoveredRetained,
+    Basis, EntryState, QueueEntry, QueuePage, Recovered, RecoveredDocument, RecoveredRetained,
     RecoveredSession, RecoveredSubscription, Report,
 };
 #[cfg(test)]
@@ -157,8 +157,9 @@ pub trait Store: Send + Sync + 'static {
     fn read(&self, offsets: &[Offset]) -> Vec<Result<StoredMessage, StoreError>>;
 
     /// The first `max` entries of a session's queue whose seqs are in `range`, in order, as of the last
-    /// commit; for those who do not remember the queue themselves.
-    fn queue(&self, session: SessionNumber, range: Range<Seq>, max: usize) -> Vec<QueueEntry>;
+    /// commit; for those who do not remember all of the queue themselves. Waits for the state, not for the
+    /// disk.
+    fn queue(&self, session: SessionNumber, range: Range<Seq>, max: usize) -> QueuePage;
 
     /// How the store is.
     fn health(&self) -> Health;

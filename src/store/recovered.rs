@@ -28,10 +28,7 @@ pub struct RecoveredSession {
     pub number: SessionNumber,
     pub record: SessionRecord,
     pub subscriptions: Vec<RecoveredSubscription>,
-    /// In order of seq.
-    pub queue: Vec<QueueEntry>,
-    /// Subscription Identifiers of those entries that have any, in order of seq.
-    pub subscription_ids: Vec<(Seq, Box<[u32]>)>,
+    pub queue: QueuePage,
     /// Larger than any seq this session ever used.
     pub next_seq: Seq,
     /// Packet Identifiers of QoS 2 messages received from it whose PUBREL is still to come.
@@ -39,7 +36,7 @@ pub struct RecoveredSession {
     pub will: Option<Will>,
 }
 
-impl RecoveredSession {
+impl QueuePage {
     /// The Subscription Identifiers that the entry `seq` is to be delivered with.
     pub fn subscription_ids_of(&self, seq: Seq) -> &[u32] {
         self.subscription_ids
@@ -67,6 +64,15 @@ pub struct QueueEntry {
     pub qos: u8,
     pub flags: u8,
     pub state: EntryState,
+}
+
+/// Some neighbouring entries of a queue.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueuePage {
+    /// In order of seq.
+    pub entries: Vec<QueueEntry>,
+    /// Subscription Identifiers of those that have any, in order of seq.
+    pub subscription_ids: Vec<(Seq, Box<[u32]>)>,
 }
 
 /// How far the delivery of an entry got.

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use super::record::{self, decode};
 use super::wait::Progress;
 use super::{
-    Appended, Health, MemoryStore, Offset, QueueEntry, Record, Recovered, Seq, SessionNumber,
-    Stats, Store, StoreError, StoredMessage, Ticket, Waiting,
+    Appended, Health, MemoryStore, Offset, QueuePage, Record, Recovered, Seq, SessionNumber, Stats,
+    Store, StoreError, StoredMessage, Ticket, Waiting,
 };
 
 /// One record, encoded, with its kind and version.
@@ -162,7 +162,7 @@ impl Store for SlowStore {
         self.inner.read(offsets)
     }
 
-    fn queue(&self, session: SessionNumber, range: Range<Seq>, max: usize) -> Vec<QueueEntry> {
+    fn queue(&self, session: SessionNumber, range: Range<Seq>, max: usize) -> QueuePage {
         self.inner.queue(session, range, max)
     }
 

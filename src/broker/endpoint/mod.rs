@@ -251,8 +251,8 @@ impl EndpointQueue {
         if after + 1 >= end {
             return Vec::new();
         }
-        let entries = self.store.queue(self.session, after + 1..end, max);
-        entries.iter().map(queued).collect()
+        let page = self.store.queue(self.session, after + 1..end, max);
+        page.entries.iter().map(queued).collect()
     }
 
     /// These are done, and these documents change: one step.

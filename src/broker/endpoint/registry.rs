@@ -210,8 +210,13 @@ impl Broker {
 
     fn restore_endpoint(&self, id: &str, found: &RecoveredSession) -> Entry {
         let mut state = State::new(found.next_seq);
-        state.len = found.queue.len() as u64;
-        state.bytes = found.queue.iter().map(|it| u64::from(it.size)).sum();
+        state.len = found.queue.entries.len() as u64;
+        state.bytes = found
+            .queue
+            .entries
+            .iter()
+            .map(|it| u64::from(it.size))
+            .sum();
         let filters = found.subscriptions.iter();
         let filters = filters.map(|it| (&*it.filter).into()).collect();
         self.endpoint(id, found.number, state, filters)

@@ -319,7 +319,7 @@ impl Broker {
                 if let Some(stream) = stream {
                     (retention, qos0) = (self::retention(stream), stream.qos0);
                 } else {
-                    let messages = found.queue.len();
+                    let messages = found.queue.entries.len();
                     tracing::warn!(
                         stream = name,
                         messages,
@@ -331,7 +331,11 @@ impl Broker {
         };
         let is_window = kind == Kind::Window;
         let mut sequence = Sequence::new(extra.floor);
-        let places = found.queue.iter().map(|it| (it.seq, it.offset, it.size));
+        let places = found
+            .queue
+            .entries
+            .iter()
+            .map(|it| (it.seq, it.offset, it.size));
         sequence.restore(found.next_seq, places);
         let feed = Feed::new(
             kind,

@@ -66,32 +66,36 @@ impl From<Option<Arc<Message>>> for Body {
 
 impl Outgoing {
     /// Fills an empty queue with what was kept of it: entries in order of their sequence numbers,
-    /// all below `next_sequence`. None from `sent_to` on was ever sent.
+    /// all below `next_sequence`. None from `sent_to` on was ever sent. With `away` it gets a tail, as
+    /// with [`Outgoing::push_away`].
     pub fn restore(
         &mut self,
         next_sequence: u64,
         sent_to: u64,
-        entries: impl Iterator<Item = (u64, Slot)>,
+        mut entries: impl Iterator<Item = (u64, Slot)>,
+        away: bool,
     ) {
-        debug_assert!(self.slots.is_empty());
+        debug_assert!(self.is_empty());
         self.base = next_sequence;
         self.sent_to = sent_to;
-        for (sequence, slot) in entries {
-            if self.slots.is_empty() {
-                self.base = sequence;
+        while let Some((sequence, slot)) = entries.next() {
+            if away && sequence >= sent_to && self.is_tail(&slot) {
+                let rest = entries.map(|(_, slot)| slot);
+                self.restore_tail(next_sequence, std::iter::once(slot).chain(rest));
+                break;
             }
-            self.pass_over_to(sequence);
+            self.begin_at(sequence);
             self.bytes += slot.body.bytes();
             self.stored += usize::from(matches!(slot.body, Body::Stored { .. }));
             self.slots.push_back(slot);
         }
-        if !self.slots.is_empty() {
+        if !self.slots.is_empty() && self.tail.is_empty() {
             self.pass_over_to(next_sequence);
         }
         self.loaded_to = self.base;
     }
 
-    fn pass_over_to(&mut self, sequence: u64) {
+    pub(super) fn pass_over_to(&mut self, sequence: u64) {
         while self.base + (self.slots.len() as u64) < sequence {
             self.slots.push_back(Slot::default());
             self.done += 1;
@@ -117,7 +121,7 @@ impl Outgoing {
     }
 
     /// The first slot to be sent that may be [`Body::Stored`].
-    fn first_unknown(&self) -> usize {
+    pub(super) fn first_unknown(&self) -> usize {
         let loaded = self.loaded_to.saturating_sub(self.base) as usize;
         loaded.min(self.slots.len()).max(self.next)
     }
@@ -163,12 +167,13 @@ impl Outgoing {
         if self.spilling.capacity() > 64 {
             self.spilling = Default::default();
         }
+        self.let_go(durable);
     }
 
     /// Whether messages should be read back now: less than half a page is ready to be sent, and
     /// there is more behind it.
     pub fn wants_page(&mut self) -> bool {
-        if self.stored == 0 {
+        if self.stored == 0 && self.tail.stored == 0 {
             return false;
         }
         let mut at = self.first_unknown();
@@ -177,7 +182,8 @@ impl Outgoing {
         }
         self.loaded_to = self.base + at as u64;
         let ready = at - self.next;
-        if at == self.slots.len() || ready >= PAGE_MESSAGES / 2 {
+        let is_last = at == self.slots.len() && self.tail.stored == 0;
+        if is_last || ready >= PAGE_MESSAGES / 2 {
             return false;
         }
         let mut bytes = 0;

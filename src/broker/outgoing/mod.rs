@@ -11,9 +11,12 @@
 //! A session that outlives its connection need not have its messages in memory: [`body`] lets go
 //! of those that the store can give back, and takes them in again page by page.
 //!
+//! What comes while its receiver is away has no slot at all behind the first ones: see [`tail`].
+//!
 //! A pure state machine: it sends nothing, reads nothing, and knows neither time nor limits.
 
 mod body;
+mod tail;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +26,8 @@ use std::sync::Arc;
 use tidings_protocol::mqtt::{PacketId, QoS};
 
 pub use body::{Body, PAGE_BYTES, PAGE_MESSAGES};
+pub use tail::Places;
+use tail::Tail;
 
 use super::message::Message;
 use super::shared::Origin;
@@ -219,12 +224,15 @@ pub struct Outgoing {
     slots: Chunks<Slot>,
     /// The sequence number of the first slot.
     base: u64,
+    /// What is behind the slots.
+    tail: Tail,
     /// Slots before this one were visited by [`Outgoing::next`] on this connection.
     next: usize,
     /// Messages sent and not complete: what Receive Maximum bounds.
     inflight: usize,
     /// Slots that are done, behind one that is not.
     done: usize,
+    /// Bytes of what is not complete, but for what is in the tail and in the store alone.
     bytes: usize,
     /// Bytes of memory that the messages of [`Body::Held`] take.
     held: usize,
@@ -270,22 +278,22 @@ impl Outgoing {
 
     /// Messages that are not complete.
     pub fn len(&self) -> usize {
-        self.slots.len() - self.done
+        self.slots.len() - self.done + self.tail.len()
     }
 
     /// Whether everything is complete.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.slots.is_empty() && self.tail.is_empty()
     }
 
     /// Places taken, those of complete messages behind one that is not among them.
     pub fn span(&self) -> usize {
-        self.slots.len()
+        self.slots.len() + self.tail.len()
     }
 
     /// Bytes of the topics, properties and payloads of what is not complete, wherever they are.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.tail.stored_bytes
     }
 
     /// Bytes of memory that messages take here.
@@ -296,7 +304,7 @@ impl Outgoing {
     /// What it adds to the broker's figures.
     pub fn weight(&self) -> QueueWeight {
         QueueWeight {
-            bytes: self.bytes as u64,
+            bytes: self.bytes() as u64,
             held: self.held as u64,
         }
     }
@@ -313,13 +321,13 @@ impl Outgoing {
 
     /// Whether anything waits that [`Outgoing::next`] has not visited.
     pub fn has_waiting(&self) -> bool {
-        self.next < self.slots.len()
+        self.next < self.slots.len() || !self.tail.is_empty()
     }
 
     /// Whether fewer messages and bytes than these wait that [`Outgoing::next`] has not visited.
     pub fn waits_less_than(&self, messages: usize, bytes: usize) -> bool {
         let end = self.slots.len();
-        if end - self.next >= messages {
+        if end - self.next >= messages || !self.tail.is_empty() {
             return false;
         }
         let waiting = self.slots.range(self.next..end);
@@ -341,6 +349,9 @@ impl Outgoing {
 
     /// Queues a message, and answers its sequence number.
     pub fn push(&mut self, slot: Slot) -> u64 {
+        if !self.tail.is_empty() {
+            return self.push_behind(slot);
+        }
         while self.is_identifier_held(self.slots.len()) {
             self.slots.push_back(Slot::default());
             self.done += 1;
@@ -355,6 +366,7 @@ impl Outgoing {
     /// not looked at: that would be most of a long queue, a slot in 65,535.
     fn is_identifier_held(&self, at: usize) -> bool {
         let sent = self.sent_to().saturating_sub(self.base) as usize;
+        let sent = sent.min(self.slots.len());
         let nearest = at.saturating_sub(sent) / SPAN_MAX + 1;
         (nearest..=at / SPAN_MAX).any(|times| self.slots[at - times * SPAN_MAX].holds_identifier())
     }
@@ -385,7 +397,16 @@ impl Outgoing {
         durable: Ticket,
         mut drop: impl FnMut(&Slot, &Message) -> bool,
     ) -> Next<'_> {
-        while self.next < self.slots.len() {
+        loop {
+            if self.next == self.slots.len() {
+                match self.tail.stored {
+                    0 if self.tail.is_empty() => return Next::Nothing,
+                    _ if self.inflight >= usize::from(receive_maximum) => return Next::Window,
+                    0 => self.bring_in(),
+                    _ => return Next::Page,
+                }
+                continue;
+            }
             let at = self.next;
             let id = packet_id(self.base + at as u64);
             let slot = &self.slots[at];
@@ -428,7 +449,6 @@ impl Outgoing {
             self.inflight += usize::from(slot.qos != QoS::AtMostOnce);
             return Next::Send(slot, id);
         }
-        Next::Nothing
     }
 
     /// Completes QoS 0 messages that [`Outgoing::next`] gave out.
@@ -452,6 +472,11 @@ impl Outgoing {
     fn complete(&mut self, at: usize) {
         self.finish(at, Progress::Done);
         self.done += 1;
+        self.pop_done();
+    }
+
+    /// Removes what is done at the front.
+    fn pop_done(&mut self) {
         while self
             .slots
             .front()
@@ -554,7 +579,8 @@ impl Outgoing {
         self.spill_everything();
     }
 
-    /// Takes the oldest message that was never sent out of the queue, to make room.
+    /// Takes the oldest message that was never sent out of the queue, to make room. False if there is
+    /// none that has a slot.
     pub fn drop_oldest_waiting(&mut self) -> bool {
         let from = self.next;
         let oldest = (from..self.slots.len()).find(|&at| self.slots[at].may_be_dropped());
@@ -584,11 +610,13 @@ impl Outgoing {
             }
             at += 1;
         }
-        dropped
+        dropped + self.drop_coming(unwanted)
     }
 
-    /// Everything that is not complete, oldest first; the queue is empty afterwards.
+    /// Everything that is not complete, oldest first; the queue is empty afterwards. All of it has to
+    /// have a slot: see [`Outgoing::places`].
     pub fn take_all(&mut self) -> impl Iterator<Item = Slot> + use<> {
+        self.bring_in();
         let slots = std::mem::take(&mut self.slots);
         self.base += slots.len() as u64;
         self.next = 0;

@@ -1,6 +1,7 @@
 //! The queue by itself, and against a plain list.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use proptest::prelude::*;
 use tidings_protocol::mqtt::Properties;
@@ -128,6 +129,8 @@ fn an_acknowledgement_must_fit_the_state() {
 enum Step {
     /// A message with this QoS, and whether it is to leave the memory.
     Push(u8, bool),
+    /// So many for a receiver that is away.
+    PushAway(u8, usize),
     Send(u16),
     Finish(usize),
     Receive(usize),
@@ -142,6 +145,8 @@ enum Step {
     Spill,
     /// A page is read back; of these, one in so many is lost.
     Page(usize),
+    /// Everything gets a slot.
+    TakePlaces,
     DropOldest,
     DropWaiting(u64),
 }
@@ -149,6 +154,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0u8..3, any::<bool>()).prop_map(|(qos, spills)| Step::Push(qos, spills)),
+        3 => (0u8..3, 1_usize..70).prop_map(|(qos, count)| Step::PushAway(qos, count)),
         6 => (1u16..20).prop_map(Step::Send),
         6 => any::<usize>().prop_map(Step::Finish),
         4 => any::<usize>().prop_map(Step::Receive),
@@ -158,6 +164,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Commit),
         3 => Just(Step::Spill),
         4 => (1usize..6).prop_map(Step::Page),
+        1 => Just(Step::TakePlaces),
         1 => Just(Step::DropOldest),
         1 => (2u64..5).prop_map(Step::DropWaiting),
     ]
@@ -197,6 +204,8 @@ struct World {
     durable: Ticket,
     /// What the queue says of entries that need their message no more.
     finished: Vec<(u64, bool)>,
+    /// Dropped since the store was told last.
+    dropped: Vec<u64>,
 }
 
 fn message(number: u64, qos: QoS) -> Arc<Message> {
@@ -240,6 +249,7 @@ impl World {
             appended: start,
             durable: Ticket(start),
             finished: Vec::new(),
+            dropped: Vec::new(),
         }
     }
 
@@ -277,6 +287,7 @@ impl World {
                 }
                 Next::Page => {
                     prop_assert!(self.queue.wants_page());
+                    self.look_up(PAGE_MESSAGES)?;
                     let first = self.queue.page()[0];
                     let entry = self.waiting.front().expect("it waits");
                     prop_assert_eq!(first, (entry.number, Offset(entry.number)));
@@ -320,38 +331,85 @@ impl World {
         self.commit();
         self.take_finished();
         self.lose_connection();
+        self.dropped.clear();
         // Of what the last connection sent, a store that was read again knows nothing.
         for entry in &mut self.waiting {
             if entry.sent == SentBefore::Yes {
                 entry.sent = SentBefore::Perhaps;
             }
         }
-        let entries: Vec<(u64, Slot)> = self
-            .waiting
-            .iter()
-            .map(|entry| {
-                let size = self.messages[&entry.number].content_len() as u32;
-                let offset = Offset(entry.number);
-                let mut slot = Slot::waiting(Body::Stored { offset, size }, None, entry.qos, false);
-                if entry.released {
-                    slot.body = Body::None;
-                    slot.progress = Progress::Released(false);
-                }
-                slot.sent = entry.sent;
-                (entry.number, slot)
-            })
-            .collect();
+        let entries = self.entries(0..u64::MAX, usize::MAX);
         let sent_to = self.queue.sent_to();
         self.queue = Outgoing::default();
         self.queue.keep_record();
-        self.queue.restore(self.next, sent_to, entries.into_iter());
+        let away = sent_to.is_multiple_of(2);
+        self.queue
+            .restore(self.next, sent_to, entries.into_iter(), away);
         // The messages of this broker are other ones.
         for (&number, message) in &mut self.messages {
             *message = read_back(number, message);
         }
     }
 
+    /// What the store has of the queue.
+    fn entries(&self, numbers: Range<u64>, max: usize) -> Vec<(u64, Slot)> {
+        let there = self
+            .waiting
+            .iter()
+            .filter(|entry| numbers.contains(&entry.number) && entry.number < self.durable.0);
+        let slot = |entry: &Entry| {
+            let size = self.messages[&entry.number].content_len() as u32;
+            let offset = Offset(entry.number);
+            let mut slot = Slot::waiting(Body::Stored { offset, size }, None, entry.qos, false);
+            if entry.released {
+                slot.body = Body::None;
+                slot.progress = Progress::Released(false);
+            }
+            slot.sent = entry.sent;
+            (entry.number, slot)
+        };
+        there.take(max).map(slot).collect()
+    }
+
+    /// The store has what was dropped still, until it is told.
+    fn with_dropped(&self, mut found: Vec<(u64, Slot)>, numbers: Range<u64>) -> Vec<(u64, Slot)> {
+        for &number in self.dropped.iter().filter(|&it| numbers.contains(it)) {
+            let (offset, size) = (Offset(number), 1);
+            let body = Body::Stored { offset, size };
+            found.push((number, Slot::waiting(body, None, QoS::AtLeastOnce, false)));
+        }
+        found.sort_by_key(|it| it.0);
+        found
+    }
+
+    fn look_up(&mut self, max: usize) -> Result<(), TestCaseError> {
+        let Some(places) = self.queue.places_for_page() else {
+            return Ok(());
+        };
+        let found = self.entries(places.numbers.clone(), usize::MAX);
+        let mut found = self.with_dropped(found, places.numbers.clone());
+        let all = found.len() < max;
+        found.truncate(max);
+        let lost = self.queue.take_places(&places, found.into_iter(), all);
+        prop_assert_eq!(lost, 0);
+        // Whoever asked at the same time comes too late.
+        let again = self.queue.take_places(&places, std::iter::empty(), true);
+        prop_assert_eq!(again, 0);
+        Ok(())
+    }
+
+    fn take_places(&mut self) -> Result<(), TestCaseError> {
+        while let Some(places) = self.queue.places() {
+            let found = self.entries(places.numbers.clone(), usize::MAX);
+            let found = self.with_dropped(found, places.numbers.clone());
+            let lost = self.queue.take_places(&places, found.into_iter(), true);
+            prop_assert_eq!(lost, 0);
+        }
+        Ok(())
+    }
+
     fn page(&mut self, lost: usize) -> Result<(), TestCaseError> {
+        self.look_up(100)?;
         let page = self.queue.page();
         prop_assert!(page.len() <= PAGE_MESSAGES);
         let sizes = page.iter().map(|it| self.messages[&it.0].content_len());
@@ -404,6 +462,25 @@ impl World {
                 });
                 self.next += 1;
             }
+            Step::PushAway(qos, count) => {
+                let qos = QoS::from_u8(qos).expect("0 to 2");
+                for _ in 0..count {
+                    let number = self.next;
+                    let message = message(number, qos);
+                    self.messages.insert(number, Arc::clone(&message));
+                    let slot = Slot::waiting(Body::Held(message), None, qos, false);
+                    prop_assert_eq!(self.queue.push_away(slot), number);
+                    let (sent, released) = (SentBefore::No, false);
+                    self.waiting.push_back(Entry {
+                        number,
+                        qos,
+                        sent,
+                        released,
+                    });
+                    self.next += 1;
+                }
+            }
+            Step::TakePlaces => self.take_places()?,
             Step::Send(window) => {
                 self.send(window)?;
                 prop_assert_eq!(self.queue.inflight(), self.flight.len());
@@ -452,6 +529,8 @@ impl World {
             Step::Spill => self.queue.spill(self.durable),
             Step::Page(lost) => self.page(lost)?,
             Step::DropOldest => {
+                self.take_places()?;
+                self.queue.bring_in();
                 let oldest = self.waiting.iter().position(|it| !it.is_begun());
                 prop_assert_eq!(self.queue.drop_oldest_waiting(), oldest.is_some());
                 if let Some(at) = oldest {
@@ -459,16 +538,19 @@ impl World {
                 }
             }
             Step::DropWaiting(divisor) => {
-                let held: Vec<u64> = self
-                    .queue
-                    .slots
-                    .iter()
+                let slots = self.queue.slots.iter().chain(&self.queue.tail.coming);
+                let held: Vec<u64> = slots
                     .filter_map(|slot| slot.body.message().map(|it| number_of(it)))
                     .collect();
                 let before = self.waiting.len();
                 let unwanted = |number: u64| number.is_multiple_of(divisor);
+                let dropped = &mut self.dropped;
                 self.waiting.retain(|it| {
-                    it.is_begun() || !unwanted(it.number) || !held.contains(&it.number)
+                    let stays = it.is_begun() || !unwanted(it.number) || !held.contains(&it.number);
+                    if !stays {
+                        dropped.push(it.number);
+                    }
+                    stays
                 });
                 let dropped = self
                     .queue
@@ -489,6 +571,9 @@ impl World {
         };
         let wants = self.queue.wants_page();
         match first {
+            None if self.queue.tail.stored > 0 => {
+                prop_assert!(wants || self.queue.next < self.queue.slots.len());
+            }
             None => prop_assert!(!wants),
             Some(0) => prop_assert!(wants),
             Some(_) => {}
@@ -507,7 +592,8 @@ impl World {
             .filter(|it| !it.released);
         let lens = with_body.map(|entry| self.messages[&entry.number].content_len());
         prop_assert_eq!(queue.bytes(), lens.sum::<usize>());
-        let held = queue.slots.iter().filter_map(|slot| slot.body.message());
+        let slots = queue.slots.iter().chain(&queue.tail.coming);
+        let held = slots.filter_map(|slot| slot.body.message());
         prop_assert_eq!(
             queue.held(),
             held.map(|message| message.size()).sum::<usize>()
@@ -531,11 +617,12 @@ impl World {
     fn drain(mut self) -> Result<(), TestCaseError> {
         self.commit();
         while !self.queue.is_empty() {
-            let before = (self.queue.stored, self.waiting.len());
+            let stored = |queue: &Outgoing| (queue.stored, queue.tail.stored);
+            let before = (stored(&self.queue), self.waiting.len());
             self.send(7)?;
             if self.flight.is_empty() {
                 self.page(1)?;
-                prop_assert!(before != (self.queue.stored, self.waiting.len()), "stuck");
+                prop_assert!(before != (stored(&self.queue), self.waiting.len()), "stuck");
             }
             while !self.flight.is_empty() {
                 self.step(Step::Finish(0))?;
@@ -581,6 +668,7 @@ proptest! {
             world.step(step)?;
         }
         if take_all {
+            world.take_places()?;
             let left = world.flight.len() + world.waiting.len();
             prop_assert_eq!(world.queue.take_all().count(), left);
             let Outgoing { bytes, held, stored, .. } = world.queue;

@@ -1,6 +1,7 @@
 //! Tests of the core as an edge sees it, but without sockets: sessions are opened, what is
 //! collected is decoded, and acknowledgements are handed in.
 
+mod away;
 mod crashes;
 mod encodings;
 mod histories;

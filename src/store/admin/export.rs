@@ -106,7 +106,7 @@ fn targets(
 ) -> Result<Wanted, StoreError> {
     let mut wanted = Wanted::new();
     for session in &recovered.sessions {
-        for entry in &session.queue {
+        for entry in &session.queue.entries {
             if entry.state == EntryState::Released {
                 put(&Line::Released {
                     session: session.number,
@@ -120,7 +120,7 @@ fn targets(
                 seq: entry.seq,
                 qos: entry.qos,
                 flags: entry.flags,
-                subscription_ids: session.subscription_ids_of(entry.seq).to_vec(),
+                subscription_ids: session.queue.subscription_ids_of(entry.seq).to_vec(),
             });
         }
     }

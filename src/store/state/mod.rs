@@ -20,7 +20,7 @@ use std::ops::Range;
 use hashbrown::HashMap;
 
 use super::recovered::{
-    QueueEntry, Recovered, RecoveredDocument, RecoveredRetained, RecoveredSession,
+    QueuePage, Recovered, RecoveredDocument, RecoveredRetained, RecoveredSession,
     RecoveredSubscription, Report,
 };
 use super::{
@@ -434,15 +434,10 @@ impl State {
     }
 
     /// The first `max` entries of a queue with seqs in `range`.
-    pub(crate) fn queue(
-        &self,
-        session: SessionNumber,
-        range: Range<Seq>,
-        max: usize,
-    ) -> Vec<QueueEntry> {
+    pub(crate) fn queue(&self, session: SessionNumber, range: Range<Seq>, max: usize) -> QueuePage {
         self.sessions
             .get(&session)
-            .map_or(Vec::new(), |it| it.queue.page(range, max))
+            .map_or_else(QueuePage::default, |it| it.queue.page(range, max))
     }
 
     /// Notes every key, for a checkpoint that starts from nothing.
@@ -523,7 +518,6 @@ impl Session {
             record: self.record.clone(),
             subscriptions,
             queue: self.queue.recovered(),
-            subscription_ids: self.queue.recovered_subscription_ids(),
             next_seq: self.queue.next_seq(),
             inbound: self.inbound.iter().copied().collect(),
             will: self.will.as_deref().cloned(),
@@ -593,8 +587,11 @@ mod tests {
             let chunks = last / CHUNK_SEQS + 1;
             assert_eq!(state.dirty.hashed, chunks + 1, "in steps of {step}");
             let left = &state.recovered(0, Report::default()).sessions[0];
-            assert_eq!(left.queue.len() as u64, LEFT);
-            assert_eq!((left.queue[0].seq, left.next_seq), (COUNT - LEFT, COUNT));
+            assert_eq!(left.queue.entries.len() as u64, LEFT);
+            assert_eq!(
+                (left.queue.entries[0].seq, left.next_seq),
+                (COUNT - LEFT, COUNT)
+            );
         }
     }
 }

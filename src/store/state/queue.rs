@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::dirty::Noted;
 use super::entries::Entries;
 use crate::store::record::Item;
-use crate::store::{EntryState, List, Offset, QueueEntry, Seq, SeqRange};
+use crate::store::{EntryState, List, Offset, QueueEntry, QueuePage, Seq, SeqRange};
 
 /// Seqs that one value of the checkpoint holds. Small enough that a queue whose head or tail
 /// moved costs a few hundred bytes in the next checkpoint.
@@ -319,24 +319,26 @@ impl Queue {
         }
     }
 
-    pub(super) fn recovered(&self) -> Vec<QueueEntry> {
-        let mut all = Vec::with_capacity(self.entries.len());
-        all.extend(self.iter().map(show));
-        all
+    /// All there is.
+    pub(super) fn recovered(&self) -> QueuePage {
+        self.page(0..self.next_seq, self.entries.len())
     }
 
     /// The first `max` entries with seqs in `range`.
-    pub(super) fn page(&self, range: Range<Seq>, max: usize) -> Vec<QueueEntry> {
+    pub(super) fn page(&self, range: Range<Seq>, max: usize) -> QueuePage {
         let start = self.position(range.start);
         let end = self.position(range.end).max(start);
-        self.range(start, end).take(max).map(show).collect()
-    }
-
-    pub(super) fn recovered_subscription_ids(&self) -> Vec<(Seq, Box<[u32]>)> {
-        self.subscription_ids
-            .iter()
-            .map(|(&seq, ids)| (seq, ids.clone()))
-            .collect()
+        let mut entries = Vec::with_capacity(max.min(end - start));
+        entries.extend(self.range(start, end).take(max).map(show));
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return QueuePage::default();
+        };
+        let ids = self.subscription_ids.range(first.seq..=last.seq);
+        let subscription_ids = ids.map(|(&seq, ids)| (seq, ids.clone())).collect();
+        QueuePage {
+            entries,
+            subscription_ids,
+        }
     }
 }
 
@@ -430,9 +432,9 @@ mod tests {
         }
         let left: Vec<Seq> = (0..100).map(|it| it * 1000).collect();
         assert_eq!(seqs(&queue), left);
-        assert_eq!(queue.page(1_001..5_000, 10).len(), 3);
+        assert_eq!(queue.page(1_001..5_000, 10).entries.len(), 3);
         assert_eq!(
-            queue.page(0..u64::MAX, 2).last().map(|it| it.seq),
+            queue.page(0..u64::MAX, 2).entries.last().map(|it| it.seq),
             Some(1_000)
         );
         queue.remove(

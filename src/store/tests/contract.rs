@@ -403,13 +403,13 @@ fn many_threads_at_once() {
         let (store, recovered) = DurableStore::open(&small(path)).expect("it opens");
         assert!(!recovered.report.has_loss(), "{:?}", recovered.report);
         for session in &recovered.sessions {
-            let offsets: Vec<_> = session.queue.iter().map(|it| it.offset).collect();
+            let offsets: Vec<_> = session.queue.entries.iter().map(|it| it.offset).collect();
             assert!(store.read(&offsets).iter().all(Result::is_ok));
         }
     }
     let (_, recovered) = DurableStore::open(&options).expect("it opens");
     for session in &recovered.sessions {
-        let seqs: Vec<_> = session.queue.iter().map(|it| it.seq).collect();
+        let seqs: Vec<_> = session.queue.entries.iter().map(|it| it.seq).collect();
         let expected: Vec<_> = (1..=MESSAGES)
             .filter(|&seq| seq > MESSAGES - 50 || seq.is_multiple_of(50))
             .collect();
@@ -430,7 +430,7 @@ fn what_is_durable_is_in_the_queue() {
             while store.durable() < appended.ticket {
                 std::hint::spin_loop();
             }
-            let found = store.queue(1, seq..seq + 1, 10);
+            let found = store.queue(1, seq..seq + 1, 10).entries;
             assert_eq!(found.len(), 1, "{seq}");
             assert_eq!(found[0].offset, appended.first_offset);
         }

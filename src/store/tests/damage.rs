@@ -126,7 +126,7 @@ fn a_torn_tail_is_cut_off_and_reported() {
     let (_store, recovered) = open(&options);
     assert_eq!(recovered.report.torn_bytes, 21);
     assert!(!recovered.report.has_loss());
-    assert_eq!(recovered.sessions[0].queue.len(), 20);
+    assert_eq!(recovered.sessions[0].queue.entries.len(), 20);
 }
 
 /// Bits that flip in front of the checkpoint cost the message they hit and nothing else.
@@ -142,7 +142,7 @@ fn a_flipped_bit_in_the_log_costs_one_message() {
     flip(&first, at.expect("it is in the first segment") as u64);
     let (store, recovered) = open(&options);
     // In the last segment it is found at once, elsewhere when the message is wanted.
-    let queue = &recovered.sessions[0].queue;
+    let queue = &recovered.sessions[0].queue.entries;
     let unreadable = queue
         .iter()
         .filter(|entry| store.read(&[entry.offset])[0].is_err());
@@ -179,7 +179,7 @@ fn a_damaged_checkpoint_is_moved_aside_and_rebuilt() {
         {
             // The snapshot that stands in for it.
             let (store, recovered) = open(&options);
-            assert_eq!(recovered.sessions[0].queue.len(), 500);
+            assert_eq!(recovered.sessions[0].queue.entries.len(), 500);
             store.request_checkpoint();
             let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
             while !options.path.join("snapshot").exists() {
@@ -206,7 +206,7 @@ fn a_damaged_checkpoint_is_moved_aside_and_rebuilt() {
             assert!(aside.is_some_and(|aside| aside.is_dir()), "{what}");
         }
         assert_eq!(recovered.sessions.len(), 1, "{what}");
-        assert_eq!(recovered.sessions[0].queue.len(), 500, "{what}");
+        assert_eq!(recovered.sessions[0].queue.entries.len(), 500, "{what}");
         let answers = store.read(&[Offset(1), Offset(500)]);
         assert!(answers.iter().all(Result::is_ok), "{what}");
         drop(store);
@@ -214,7 +214,7 @@ fn a_damaged_checkpoint_is_moved_aside_and_rebuilt() {
         let (_store, recovered) = open(&options);
         let again = format!("{what}, then {:?}", recovered.report);
         assert_eq!(recovered.report.basis, Basis::Checkpoint, "{again}");
-        assert_eq!(recovered.sessions[0].queue.len(), 500, "{again}");
+        assert_eq!(recovered.sessions[0].queue.entries.len(), 500, "{again}");
     }
 }
 
@@ -238,7 +238,7 @@ fn a_missing_segment_is_counted_with_what_it_held() {
 fn open_epoch(options: &Options, check: impl FnOnce(&crate::store::Report)) -> u64 {
     let (store, recovered) = open(options);
     check(&recovered.report);
-    for entry in &recovered.sessions[0].queue {
+    for entry in &recovered.sessions[0].queue.entries {
         assert!(store.read(&[entry.offset])[0].is_ok());
     }
     recovered.epoch

@@ -117,7 +117,7 @@ fn short_writes_are_continued() {
     let found = parts.log.read(&[Offset(1)]);
     assert!(found[0].is_ok(), "{found:?}");
     let parts = open_sim(&disk.kill(), &options).expect("it opens");
-    assert_eq!(parts.recovered.sessions[0].queue.len(), 1);
+    assert_eq!(parts.recovered.sessions[0].queue.entries.len(), 1);
 }
 
 #[test]

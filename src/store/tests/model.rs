@@ -202,14 +202,14 @@ impl Model {
                     .subscriptions
                     .insert(subscription.filter.to_string(), value);
             }
-            for entry in &it.queue {
+            for entry in &it.queue.entries {
                 let queued = entry.state == EntryState::Queued;
                 let value = ModelEntry {
                     offset: queued.then_some(entry.offset.0),
                     size: entry.size,
                     qos: entry.qos,
                     flags: entry.flags,
-                    subscription_ids: it.subscription_ids_of(entry.seq).to_vec(),
+                    subscription_ids: it.queue.subscription_ids_of(entry.seq).to_vec(),
                 };
                 session.queue.insert(entry.seq, value);
             }

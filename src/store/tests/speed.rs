@@ -293,7 +293,11 @@ fn recovered_alone() {
     let (before, cpu_before) = (Instant::now(), cpu());
     let (store, recovered) = DurableStore::open(&options).expect("it opens");
     let elapsed = before.elapsed();
-    let lens: Vec<_> = recovered.sessions.iter().map(|it| it.queue.len()).collect();
+    let lens: Vec<_> = recovered
+        .sessions
+        .iter()
+        .map(|it| it.queue.entries.len())
+        .collect();
     println!(
         "{} entries in {} sessions and {} retained: {elapsed:?} ({:?} CPU), {} MiB resident; {:?}",
         lens.iter().sum::<usize>(),

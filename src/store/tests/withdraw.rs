@@ -16,7 +16,7 @@ fn put(parts: &Parts, seq: u64, payload: &[u8]) -> Offset {
 fn queue(parts: &Parts) -> Vec<(u64, Offset)> {
     let kept = parts.kept.lock();
     let recovered = kept.state.recovered(0, Default::default());
-    let queue = &recovered.sessions[0].queue;
+    let queue = &recovered.sessions[0].queue.entries;
     queue.iter().map(|it| (it.seq, it.offset)).collect()
 }
 
