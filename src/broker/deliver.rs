@@ -158,9 +158,6 @@ fn try_at_once(
             let qos = publication.qos.min(terms.qos);
             let retain = publication.retain && terms.retain_as_published;
             let message = keep.then(|| messages.get(run, index, cx.now));
-            if *kept && let Some(message) = &message {
-                message.owe();
-            }
             let (sequence, id) = outgoing.push_sent(Slot {
                 body: message.into(),
                 through: terms.through.clone(),
@@ -197,7 +194,6 @@ fn deliver_publication(
     let message = cx.encodings.messages.get(run, index, cx.now);
     let queued = deliver_message(state, message, qos, retain, terms.through.clone(), cx);
     if let Some(sequence) = queued.filter(|_| state.kept) {
-        cx.encodings.messages.kept(run, index, cx.now).owe();
         let through = terms.through.clone();
         let sent = state.link.is_some() && !state.outgoing.has_waiting();
         cx.journal

@@ -257,7 +257,7 @@ impl Broker {
             if targets.is_empty() && retained == Retained::Unchanged && inbound(index).is_none() {
                 continue;
             }
-            kept_at.push(index);
+            kept_at.push((index, targets.len() as u32));
             records.push(Record::Message(store::Message {
                 topic: run.topic,
                 properties: publication.properties.as_bytes(),
@@ -288,8 +288,9 @@ impl Broker {
             true => self.store.append_idle(&records)?,
             false => self.store.append(&records)?,
         };
-        for (place, index) in kept_at.into_iter().enumerate() {
+        for (place, (index, sessions)) in kept_at.into_iter().enumerate() {
             if let Some(message) = kept.get(index).and_then(Option::as_ref) {
+                message.owe(sessions);
                 message.set_kept(appended.first_offset.plus(place as u64), appended.ticket);
                 if retained == Retained::Unchanged && inbound(index).is_none() {
                     // Nothing but the queues needs it.
@@ -312,7 +313,7 @@ impl Broker {
         through: Option<&Arc<Through>>,
     ) -> Ticket {
         let target = target(session, sequence, qos, retain, through);
-        message.owe();
+        message.owe(1);
         if let Some(offset) = message.offset() {
             let size = u32::try_from(message.content_len()).unwrap_or(u32::MAX);
             let ticket = self.keep(&[Record::Enqueue {

@@ -295,9 +295,10 @@ impl Message {
         self.offset.store(offset.0 + 1, Ordering::Release);
     }
 
-    /// Another session that is kept has it in its queue.
-    pub(super) fn owe(&self) {
-        self.owed.fetch_add(1, Ordering::Relaxed);
+    /// So many more sessions that are kept have it in their queues. To be said before
+    /// [`Message::set_kept`], up to which none of them says that it is done.
+    pub(super) fn owe(&self, sessions: u32) {
+        self.owed.fetch_add(sessions, Ordering::Relaxed);
     }
 
     /// One session that is kept has acknowledged it, or nothing but such sessions needs it. True

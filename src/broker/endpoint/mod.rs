@@ -387,7 +387,6 @@ impl EndpointQueue {
                 cx.tally.dropped(Reason::QueueFull, 1);
                 continue;
             }
-            message.owe();
             bytes += u64::from(size);
             let seq = state.take_seq(size);
             let qos = state.qos_of(publication.qos);

@@ -167,7 +167,6 @@ impl Feed {
                 }
             }
             let message = cx.encodings.messages.get(run, index, cx.now);
-            message.owe();
             let seq = state.sequence.push(message, cx.now.0, appended);
             let (qos, retain) = (publication.qos, publication.retain);
             cx.journal

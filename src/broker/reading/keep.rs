@@ -106,7 +106,7 @@ impl Broker {
         let mut records = Vec::with_capacity(targets.len() + 1);
         let mut again = Vec::new();
         for (it, target) in entries().zip(&targets) {
-            it.message.owe();
+            it.message.owe(1);
             let message = &it.message;
             match message.offset().filter(|&offset| offset > floor) {
                 Some(offset) => records.push(Record::Enqueue {
