@@ -12,7 +12,7 @@ use tidings_protocol::mqtt::{Ack, AckKind, QoS};
 use super::Broker;
 use super::clock::Millis;
 use super::encode::{Delivery, Encodings, NO_IDENTIFIER, Variant, encode_message, encoded_len};
-use super::journal::Journal;
+use super::journal::{Journal, target};
 use super::message::{Message, Publication, Run};
 use super::outgoing::{Body, Next, Outgoing, Progress, SentBefore, Slot, Through};
 use super::session::{Closing, Link, Session, State};
@@ -168,9 +168,8 @@ fn try_at_once(
                 is_replayed: false,
             });
             if *kept {
-                let through = terms.through.clone();
-                cx.journal
-                    .queued(true, index, session, sequence, qos, retain, through);
+                let target = target(session, sequence, qos, retain, terms.through.as_ref());
+                cx.journal.queued(true, index, &target);
             }
             let at = start + frame.identifier_at as usize - from;
             tail[at..at + 2].copy_from_slice(&id.to_be_bytes());
@@ -194,10 +193,9 @@ fn deliver_publication(
     let message = cx.encodings.messages.get(run, index, cx.now);
     let queued = deliver_message(state, message, qos, retain, terms.through.clone(), cx);
     if let Some(sequence) = queued.filter(|_| state.kept) {
-        let through = terms.through.clone();
         let sent = state.link.is_some() && !state.outgoing.has_waiting();
-        cx.journal
-            .queued(sent, index, session, sequence, qos, retain, through);
+        let target = target(session, sequence, qos, retain, terms.through.as_ref());
+        cx.journal.queued(sent, index, &target);
     }
 }
 

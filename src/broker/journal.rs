@@ -21,8 +21,8 @@ use super::reading::Places;
 use super::session::{Held, Session, State};
 use super::will::Will;
 use crate::store::{
-    self, Appended, List, Offset, Record, Retained, SeqRange, SessionView, Store, StoreError,
-    Target, Ticket, WillView,
+    self, Appended, Encoder, List, Offset, Record, Retained, SeqRange, SessionView, Store,
+    StoreError, Target, Ticket, WillView,
 };
 
 /// Of a target: delivered with RETAIN set.
@@ -39,7 +39,11 @@ pub(super) const OPTION_REPLAYS: u8 = 0x40;
 /// The queue entries of one run that have to be kept.
 #[derive(Default)]
 pub(super) struct Journal {
-    entries: Vec<Entry>,
+    /// The targets of each message of the run, as far as `used`.
+    targets: Vec<Encoder>,
+    used: usize,
+    /// There are targets that are not yet on their way to a receiver that acknowledges in one step.
+    has_unsent: bool,
     fed: Vec<Fed>,
     /// What endpoints' queues wait for that took in messages of the run.
     fate: Option<Arc<Fate>>,
@@ -57,22 +61,12 @@ pub struct Remembered {
     pub expires_ms: u64,
 }
 
-/// One message of the run in one session's queue.
-struct Entry {
-    /// Whether it is on its way to a receiver that acknowledges it in one step.
-    sent: bool,
-    index: usize,
-    session: u64,
-    sequence: u64,
-    qos: QoS,
-    retain: bool,
-    through: Option<Arc<Through>>,
-}
-
 impl Journal {
     /// Forgets the run before.
     pub(super) fn clear(&mut self) {
-        self.entries.clear();
+        let used = std::mem::take(&mut self.used);
+        self.targets[..used].iter_mut().for_each(Encoder::clear);
+        self.has_unsent = false;
         self.fed.clear();
         self.fate = None;
     }
@@ -109,31 +103,24 @@ impl Journal {
 
     /// Notes that the publication at `index` was queued for a session that is kept. `sent` says
     /// whether it is on its way already.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one entry")]
-    pub(super) fn queued(
-        &mut self,
-        sent: bool,
-        index: usize,
-        session: u64,
-        sequence: u64,
-        qos: QoS,
-        retain: bool,
-        through: Option<Arc<Through>>,
-    ) {
-        self.entries.push(Entry {
-            sent: sent && qos == QoS::AtLeastOnce,
-            index,
-            session,
-            sequence,
-            qos,
-            retain,
-            through,
-        });
+    pub(super) fn queued(&mut self, sent: bool, index: usize, target: &Target<'_>) {
+        self.used = self.used.max(index + 1);
+        if self.targets.len() < self.used {
+            self.targets.resize_with(self.used, Encoder::default);
+        }
+        self.targets[index].push(target);
+        self.has_unsent |= !sent || target.qos != QoS::AtLeastOnce.as_u8();
+    }
+
+    /// The targets of the publication at `index`.
+    fn targets(&self, index: usize) -> List<'_, Target<'_>> {
+        let targets = self.targets[..self.used].get(index);
+        targets.map_or_else(List::default, Encoder::list)
     }
 
     /// Whether there is nothing to keep.
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.used == 0
     }
 }
 
@@ -174,6 +161,8 @@ impl Settled {
     }
 }
 
+/// What is kept of one queue that a message is in.
+#[inline]
 pub(super) fn target(
     session: u64,
     sequence: u64,
@@ -227,33 +216,10 @@ impl Broker {
         if !anything {
             return Ok(Ticket::default());
         }
-        // Sessions are delivered to one after the other, records are written by message.
-        if run.publications.len() > 1 {
-            journal.entries.sort_by_key(|entry| entry.index);
-        }
-        let mut entries = journal.entries.as_slice();
-        let mut targets: Vec<Target<'_>> = Vec::with_capacity(entries.len());
-        let mut ends = Vec::with_capacity(run.publications.len());
-        for index in 0..run.publications.len() {
-            let count = entries.partition_point(|entry| entry.index <= index);
-            targets.extend(entries[..count].iter().map(|entry| {
-                target(
-                    entry.session,
-                    entry.sequence,
-                    entry.qos,
-                    entry.retain,
-                    entry.through.as_ref(),
-                )
-            }));
-            entries = &entries[count..];
-            ends.push(targets.len());
-        }
         let mut records = Vec::with_capacity(run.publications.len());
         let mut kept_at = Vec::with_capacity(run.publications.len());
-        let mut start = 0;
         for (index, publication) in run.publications.iter().enumerate() {
-            let targets = &targets[start..ends[index]];
-            start = ends[index];
+            let targets = journal.targets(index);
             if targets.is_empty() && retained == Retained::Unchanged && inbound(index).is_none() {
                 continue;
             }
@@ -269,7 +235,7 @@ impl Broker {
                 publisher: run.publisher,
                 retained,
                 inbound: inbound(index),
-                targets: targets.into(),
+                targets,
             }));
         }
         if let Some((key, value, expires_ms)) = &remembered {
@@ -282,7 +248,7 @@ impl Broker {
         // Receivers that are there will have acknowledged it soon, and then nothing need be written.
         let may_settle = remembered.is_none()
             && retained == Retained::Unchanged
-            && journal.entries.iter().all(|entry| entry.sent)
+            && !journal.has_unsent
             && (0..run.publications.len()).all(|index| inbound(index).is_none());
         let appended = match may_settle {
             true => self.store.append_idle(&records)?,

@@ -43,8 +43,8 @@ pub use durable::{Durability, DurableStore, Options};
 pub use error::{Failure, StoreError};
 pub use memory::MemoryStore;
 pub use record::{
-    DOCUMENT_KEY_MAX, DOCUMENT_VALUE_MAX, Item, List, Message, Record, Retained, Seq, SeqRange,
-    SessionNumber, SessionRecord, SessionView, Target, Will, WillView,
+    DOCUMENT_KEY_MAX, DOCUMENT_VALUE_MAX, Encoder, Item, List, Message, Record, Retained, Seq,
+    SeqRange, SessionNumber, SessionRecord, SessionView, Target, Will, WillView,
 };
 pub use recovered::{
     Basis, EntryState, QueueEntry, QueuePage, Recovered, RecoveredDocument, RecoveredRetained,

@@ -399,15 +399,8 @@ impl EndpointQueue {
                     retain: publication.retain,
                 });
             }
-            cx.journal.queued(
-                false,
-                index,
-                self.session,
-                seq,
-                qos,
-                publication.retain,
-                None,
-            );
+            let target = self.target(seq, qos, publication.retain);
+            cx.journal.queued(false, index, &target);
         }
         if first < state.next_seq {
             self.expect(&mut state, first, bytes, cx.journal.fate(), awaited);

@@ -31,6 +31,7 @@ pub use sequence::Event;
 
 use super::clock::Millis;
 use super::deliver::Context;
+use super::journal::target;
 use super::message::Run;
 use super::stats::Drop as Reason;
 use crate::store::{Offset, Seq, Store, Ticket, Waiting};
@@ -168,9 +169,8 @@ impl Feed {
             }
             let message = cx.encodings.messages.get(run, index, cx.now);
             let seq = state.sequence.push(message, cx.now.0, appended);
-            let (qos, retain) = (publication.qos, publication.retain);
-            cx.journal
-                .queued(false, index, session, seq, qos, retain, None);
+            let target = target(session, seq, publication.qos, publication.retain, None);
+            cx.journal.queued(false, index, &target);
             fed = Some((fed.map_or(seq, |(first, _)| first), seq));
         }
         drop(state);

@@ -94,6 +94,41 @@ impl<'a, T: Item<'a>> List<'a, T> {
     }
 }
 
+/// A list that is encoded as it grows, into memory that is used again.
+#[derive(Default)]
+pub struct Encoder {
+    count: usize,
+    bytes: Vec<u8>,
+}
+
+impl Encoder {
+    /// A buffer above this size is given back.
+    const SPARE_BYTES_MAX: usize = 64 << 10;
+
+    /// Adds an item.
+    pub fn push<'a, T: Item<'a>>(&mut self, item: &T) {
+        self.count += 1;
+        item.put(&mut self.bytes);
+    }
+
+    /// What was added, which has to be all of one type.
+    pub fn list<T>(&self) -> List<'_, T> {
+        List::Encoded {
+            count: self.count,
+            bytes: &self.bytes,
+        }
+    }
+
+    /// Begins anew.
+    pub fn clear(&mut self) {
+        self.count = 0;
+        self.bytes.clear();
+        if self.bytes.capacity() > Encoder::SPARE_BYTES_MAX {
+            self.bytes = Vec::new();
+        }
+    }
+}
+
 /// The iterator of [`List::iter`].
 pub enum Items<'a, T> {
     #[doc(hidden)]

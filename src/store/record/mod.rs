@@ -10,7 +10,7 @@ pub(crate) use codec::{
     Reader, decode, encode, put_bytes, put_document, put_session, put_varint, put_will,
     take_document, take_session, take_will,
 };
-pub use list::{Item, List};
+pub use list::{Encoder, Item, List};
 
 use super::{Offset, StoreError};
 
