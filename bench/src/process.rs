@@ -165,10 +165,16 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, PoisonError};
+
     use super::*;
+
+    /// Children of this process that come and go are those of other tests.
+    static CHILDREN: Mutex<()> = Mutex::new(());
 
     #[test]
     fn this_process_can_be_measured() {
+        let _none = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
         let pid = std::process::id();
         let before = Snapshot::take(Some(pid));
         let mut sum = 0u64;
@@ -186,6 +192,7 @@ mod tests {
 
     #[test]
     fn children_are_counted() {
+        let _mine = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()
