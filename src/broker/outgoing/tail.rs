@@ -210,8 +210,13 @@ impl Outgoing {
         }
         let mut found = 0;
         for (sequence, slot) in entries {
-            if found == places.count || self.tail.dropped.contains(&sequence) {
+            if self.tail.dropped.contains(&sequence) {
+                // Or a page of nothing else would be asked for again and again.
+                self.begin_at(sequence + 1);
                 continue;
+            }
+            if found == places.count {
+                break;
             }
             found += 1;
             self.begin_at(sequence);

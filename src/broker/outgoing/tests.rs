@@ -679,6 +679,37 @@ proptest! {
     }
 }
 
+/// A page of nothing but entries of messages that were dropped is passed over, and not asked for again.
+#[test]
+fn dropped_entries_are_passed_over_page_by_page() {
+    let mut queue = Outgoing::default();
+    queue.keep_record();
+    for number in 0..20 {
+        let message = message(number, QoS::AtLeastOnce);
+        message.set_kept(Offset(number), Ticket(1));
+        let body = Body::Held(message);
+        queue.push_away(Slot::waiting(body, None, QoS::AtLeastOnce, false));
+    }
+    queue.drop_waiting(|message| number_of(message) < 19);
+    queue.spill(Ticket(1));
+    let stored = |number: u64| {
+        let (offset, size) = (Offset(number), 1);
+        let body = Body::Stored { offset, size };
+        (number, Slot::waiting(body, None, QoS::AtLeastOnce, false))
+    };
+    let mut pages = 0;
+    while let Some(places) = queue.places() {
+        let numbers = places.numbers.clone();
+        let all = numbers.clone().count() < 5;
+        let page = numbers.take(5).map(stored);
+        assert_eq!(queue.take_places(&places, page, all), 0);
+        pages += 1;
+        assert!(pages < 20, "the same page again and again");
+    }
+    assert_eq!(queue.len(), 1);
+    assert_eq!(queue.page()[0].0, 19);
+}
+
 /// What a receiver says to have is complete, whatever it was: sent on this connection or before, QoS 1
 /// or 2, released or not, with holes. What was never sent stays, whatever is said.
 #[test]
