@@ -168,8 +168,8 @@ impl Broker {
         }
         state.ended = true;
         self.take_all_places(session, &mut state);
-        let groups = self.groups_of(&state);
         let subscriptions = std::mem::take(&mut state.subscriptions);
+        let groups = self.groups_of(subscriptions.keys().map(|filter| &**filter));
         for filter in subscriptions.keys() {
             self.let_go(session.number(), &parse_held(filter));
         }

@@ -327,24 +327,14 @@ fn send(
 fn enqueue(state: &mut State, slot: Slot, cx: &mut Context<'_>) -> Option<u64> {
     make_room(state, slot.body.bytes(), cx)?;
     let before = state.outgoing.weight();
-    if state.link.is_none() && state.kept {
-        // What is to make room for others needs its place at hand.
-        let may_stay_in_store =
-            cx.durable < Message::NOT_KEPT && cx.limits.queue_full != QueueFull::DropOldest;
-        let sequence = match may_stay_in_store {
-            true => state.outgoing.push_away(slot),
-            false => state.outgoing.push(slot),
-        };
-        if !may_stay_in_store {
-            state.outgoing.spill_later(sequence);
-        }
-        cx.tally.queue_changed(before, state.outgoing.weight());
-        return Some(sequence);
-    }
-    let sequence = state.outgoing.push(slot);
+    let is_left = state.kept && state.link.is_none() && cx.broker.leaves_places();
+    let sequence = match is_left {
+        true => state.outgoing.push_away(slot),
+        false => state.outgoing.push(slot),
+    };
     cx.tally.queue_changed(before, state.outgoing.weight());
     pump(state, cx);
-    if state.kept && lags(state, cx) {
+    if state.kept && !is_left && lags(state, cx) {
         state.outgoing.spill_later(sequence);
     }
     Some(sequence)

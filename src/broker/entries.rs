@@ -12,6 +12,7 @@ use super::session::{Session, State};
 use super::shared::Group;
 use super::subscribe::parse_held;
 use super::{Broker, stats};
+use crate::config::QueueFull;
 use crate::store::{EntryState, QueueEntry, QueuePage};
 
 /// The entries of a page as slots with their numbers. `groups` are the Shared Subscriptions that the
@@ -78,6 +79,12 @@ fn slot_of(entry: &QueueEntry, through: Option<Arc<Through>>, perhaps_sent: bool
 }
 
 impl Broker {
+    /// Whether the store alone knows the places of messages for sessions that are away. What is to make
+    /// room for others needs its place at hand.
+    pub(super) fn leaves_places(&self) -> bool {
+        !self.store.is_in_memory() && self.limits.queue_full != QueueFull::DropOldest
+    }
+
     /// The first entries of those that are to get slots. Waits for the store's state, so that a session
     /// that others publish to should not be locked.
     pub(super) fn look_up(&self, session: &Session, places: &Places) -> QueuePage {
@@ -95,7 +102,7 @@ impl Broker {
     ) {
         let is_shared = |entry: &QueueEntry| entry.flags >> SHARED_SHIFT != 0;
         let groups = match page.entries.iter().any(is_shared) {
-            true => self.groups_of(state),
+            true => self.groups_of(state.subscriptions.keys().map(|filter| &**filter)),
             false => Vec::new(),
         };
         let all = page.entries.len() < PAGE_MESSAGES;
@@ -117,10 +124,13 @@ impl Broker {
         }
     }
 
-    /// The Shared Subscriptions that a session is in.
-    pub(super) fn groups_of(&self, state: &State) -> Vec<Arc<Group>> {
-        let parsed = state.subscriptions.keys().map(|filter| parse_held(filter));
-        parsed
+    /// The Shared Subscriptions among these subscriptions.
+    pub(super) fn groups_of<'a>(
+        &self,
+        subscriptions: impl Iterator<Item = &'a str>,
+    ) -> Vec<Arc<Group>> {
+        subscriptions
+            .map(parse_held)
             .filter_map(|parsed| self.table.group(parsed.share?, parsed.filter))
             .collect()
     }

@@ -24,7 +24,6 @@ use super::subscribe::parse_held;
 use super::timers::Kind;
 use super::will::Will;
 use crate::access::{Access, Principal};
-use crate::config::QueueFull;
 use crate::config::{LimitsConfig, MqttConfig};
 use crate::store::{Record, Recovered, RecoveredRetained, RecoveredSession, Store};
 
@@ -84,15 +83,7 @@ impl Broker {
     /// Ends a session whose user is not let in any more. Its will is not published: it has no right
     /// to that either.
     fn end_denied(&self, recovered: &RecoveredSession) {
-        let mut groups = Vec::new();
-        for subscription in &recovered.subscriptions {
-            let parsed = parse_held(&subscription.filter);
-            groups.extend(
-                parsed
-                    .share
-                    .and_then(|share| self.table.group(share, parsed.filter)),
-            );
-        }
+        let groups = self.groups_of(recovered.subscriptions.iter().map(|it| &*it.filter));
         let mut outgoing = Outgoing::default();
         restore_queue(&mut outgoing, recovered, &groups, false);
         leave_behind(
@@ -178,7 +169,7 @@ impl Broker {
         }
 
         restored.queued += recovered.queue.entries.len();
-        let away = self.limits.queue_full != QueueFull::DropOldest;
+        let away = self.leaves_places();
         restore_queue(&mut state.outgoing, &recovered, &groups, away);
         self.stats
             .queue_changed(QueueWeight::default(), state.outgoing.weight());

@@ -26,7 +26,7 @@ pub(super) use tail::Fate;
 use tail::{Awaited, Coming, Known, Tail};
 
 use super::deliver::Context;
-use super::journal::FLAG_RETAIN;
+use super::journal::{FLAG_RETAIN, target};
 use super::message::Run;
 use super::stats::Drop as Reason;
 use crate::config::LimitsConfig;
@@ -353,13 +353,7 @@ impl EndpointQueue {
     }
 
     fn target(&self, seq: Seq, qos: QoS, retain: bool) -> Target<'static> {
-        Target {
-            session: self.session,
-            seq,
-            qos: qos.as_u8(),
-            flags: if retain { FLAG_RETAIN } else { 0 },
-            subscription_ids: List::default(),
-        }
+        target(self.session, seq, qos, retain, None)
     }
 
     /// Takes in the publications of a run that are in `range`.

@@ -338,7 +338,7 @@ impl World {
                 entry.sent = SentBefore::Perhaps;
             }
         }
-        let entries = self.entries(0..u64::MAX, usize::MAX);
+        let entries = self.entries(0..u64::MAX);
         let sent_to = self.queue.sent_to();
         self.queue = Outgoing::default();
         self.queue.keep_record();
@@ -352,59 +352,52 @@ impl World {
     }
 
     /// What the store has of the queue.
-    fn entries(&self, numbers: Range<u64>, max: usize) -> Vec<(u64, Slot)> {
+    fn entries(&self, numbers: Range<u64>) -> Vec<(u64, Slot)> {
         let there = self
             .waiting
             .iter()
             .filter(|entry| numbers.contains(&entry.number) && entry.number < self.durable.0);
-        let slot = |entry: &Entry| {
-            let size = self.messages[&entry.number].content_len() as u32;
-            let offset = Offset(entry.number);
-            let mut slot = Slot::waiting(Body::Stored { offset, size }, None, entry.qos, false);
-            if entry.released {
-                slot.body = Body::None;
-                slot.progress = Progress::Released(false);
-            }
-            slot.sent = entry.sent;
-            (entry.number, slot)
-        };
-        there.take(max).map(slot).collect()
-    }
-
-    /// The store has what was dropped still, until it is told.
-    fn with_dropped(&self, mut found: Vec<(u64, Slot)>, numbers: Range<u64>) -> Vec<(u64, Slot)> {
-        for &number in self.dropped.iter().filter(|&it| numbers.contains(it)) {
-            let (offset, size) = (Offset(number), 1);
-            let body = Body::Stored { offset, size };
-            found.push((number, Slot::waiting(body, None, QoS::AtLeastOnce, false)));
-        }
-        found.sort_by_key(|it| it.0);
-        found
+        let mut entries: Vec<(u64, Slot)> = there
+            .map(|entry| {
+                let size = self.messages[&entry.number].content_len() as u32;
+                let mut slot = stored(entry.number, size, entry.qos);
+                if entry.released {
+                    slot.body = Body::None;
+                    slot.progress = Progress::Released(false);
+                }
+                slot.sent = entry.sent;
+                (entry.number, slot)
+            })
+            .collect();
+        // And what was dropped, until it is told.
+        let dropped = self.dropped.iter().filter(|&it| numbers.contains(it));
+        entries.extend(dropped.map(|&number| (number, stored(number, 1, QoS::AtLeastOnce))));
+        entries.sort_by_key(|it| it.0);
+        entries
     }
 
     fn look_up(&mut self, max: usize) -> Result<(), TestCaseError> {
-        let Some(places) = self.queue.places_for_page() else {
-            return Ok(());
-        };
-        let found = self.entries(places.numbers.clone(), usize::MAX);
-        let mut found = self.with_dropped(found, places.numbers.clone());
-        let all = found.len() < max;
-        found.truncate(max);
-        let lost = self.queue.take_places(&places, found.into_iter(), all);
-        prop_assert_eq!(lost, 0);
-        // Whoever asked at the same time comes too late.
-        let again = self.queue.take_places(&places, std::iter::empty(), true);
-        prop_assert_eq!(again, 0);
+        if let Some(places) = self.queue.places_for_page() {
+            self.take_some(&places, max)?;
+            // Whoever asked at the same time comes too late.
+            let again = self.queue.take_places(&places, std::iter::empty(), true);
+            prop_assert_eq!(again, 0);
+        }
         Ok(())
     }
 
     fn take_places(&mut self) -> Result<(), TestCaseError> {
         while let Some(places) = self.queue.places() {
-            let found = self.entries(places.numbers.clone(), usize::MAX);
-            let found = self.with_dropped(found, places.numbers.clone());
-            let lost = self.queue.take_places(&places, found.into_iter(), true);
-            prop_assert_eq!(lost, 0);
+            self.take_some(&places, PAGE_MESSAGES)?;
         }
+        Ok(())
+    }
+
+    fn take_some(&mut self, places: &Places, max: usize) -> Result<(), TestCaseError> {
+        let found = self.entries(places.numbers.clone());
+        let all = found.len() < max;
+        let found = found.into_iter().take(max);
+        prop_assert_eq!(self.queue.take_places(places, found, all), 0);
         Ok(())
     }
 
@@ -438,46 +431,39 @@ impl World {
         }
     }
 
+    fn push(
+        &mut self,
+        qos: u8,
+        push: fn(&mut Outgoing, Slot) -> u64,
+    ) -> Result<u64, TestCaseError> {
+        let qos = QoS::from_u8(qos).expect("0 to 2");
+        let number = self.next;
+        let message = message(number, qos);
+        self.messages.insert(number, Arc::clone(&message));
+        let slot = Slot::waiting(Body::Held(message), None, qos, false);
+        prop_assert_eq!(push(&mut self.queue, slot), number);
+        let (sent, released) = (SentBefore::No, false);
+        self.waiting.push_back(Entry {
+            number,
+            qos,
+            sent,
+            released,
+        });
+        self.next += 1;
+        Ok(number)
+    }
+
     fn step(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
             Step::Push(qos, spills) => {
-                let qos = QoS::from_u8(qos).expect("0 to 2");
-                let number = self.next;
-                let message = message(number, qos);
-                self.messages.insert(number, Arc::clone(&message));
-                let body = Body::Held(message);
-                prop_assert_eq!(
-                    self.queue.push(Slot::waiting(body, None, qos, false)),
-                    number
-                );
+                let number = self.push(qos, Outgoing::push)?;
                 if spills {
                     self.queue.spill_later(number);
                 }
-                let (sent, released) = (SentBefore::No, false);
-                self.waiting.push_back(Entry {
-                    number,
-                    qos,
-                    sent,
-                    released,
-                });
-                self.next += 1;
             }
             Step::PushAway(qos, count) => {
-                let qos = QoS::from_u8(qos).expect("0 to 2");
                 for _ in 0..count {
-                    let number = self.next;
-                    let message = message(number, qos);
-                    self.messages.insert(number, Arc::clone(&message));
-                    let slot = Slot::waiting(Body::Held(message), None, qos, false);
-                    prop_assert_eq!(self.queue.push_away(slot), number);
-                    let (sent, released) = (SentBefore::No, false);
-                    self.waiting.push_back(Entry {
-                        number,
-                        qos,
-                        sent,
-                        released,
-                    });
-                    self.next += 1;
+                    self.push(qos, Outgoing::push_away)?;
                 }
             }
             Step::TakePlaces => self.take_places()?,
@@ -646,6 +632,12 @@ impl World {
     }
 }
 
+/// A slot whose message is in the store alone.
+fn stored(number: u64, size: u32, qos: QoS) -> Slot {
+    let offset = Offset(number);
+    Slot::waiting(Body::Stored { offset, size }, None, qos, false)
+}
+
 /// A message as it comes back from the store.
 fn read_back(number: u64, message: &Message) -> Arc<Message> {
     let again = self::message(number, message.qos);
@@ -692,16 +684,12 @@ fn dropped_entries_are_passed_over_page_by_page() {
     }
     queue.drop_waiting(|message| number_of(message) < 19);
     queue.spill(Ticket(1));
-    let stored = |number: u64| {
-        let (offset, size) = (Offset(number), 1);
-        let body = Body::Stored { offset, size };
-        (number, Slot::waiting(body, None, QoS::AtLeastOnce, false))
-    };
     let mut pages = 0;
     while let Some(places) = queue.places() {
         let numbers = places.numbers.clone();
         let all = numbers.clone().count() < 5;
-        let page = numbers.take(5).map(stored);
+        let page = numbers.take(5);
+        let page = page.map(|number| (number, stored(number, 1, QoS::AtLeastOnce)));
         assert_eq!(queue.take_places(&places, page, all), 0);
         pages += 1;
         assert!(pages < 20, "the same page again and again");

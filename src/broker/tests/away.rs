@@ -17,6 +17,16 @@ fn receiver(broker: &'static Broker, id: &str) -> Client<'static> {
     Client::connect(broker, id, Setup::persistent(Version::V5))
 }
 
+/// One that is away, with these subscriptions; the Subscription Identifier is 7.
+fn absent(broker: &'static Broker, id: &str, filters: &[&str], qos: QoS) -> Client<'static> {
+    let client = receiver(broker, id);
+    for filter in filters {
+        client.subscribe_with(filter, options(qos), 7);
+    }
+    client.close(GOODBYE);
+    client
+}
+
 fn publisher(broker: &'static Broker) -> Client<'static> {
     Client::connect(broker, "publisher", Setup::new(Version::V5))
 }
@@ -46,9 +56,7 @@ fn held(client: &Client<'_>) -> usize {
 fn what_comes_in_absence_is_in_the_store_alone_and_comes_back_in_order() {
     let (broker, store) = slow_broker();
     let mut publisher = publisher(broker);
-    let client = receiver(broker, "r");
-    client.subscribe_with("t/#", options(QoS::ExactlyOnce), 7);
-    client.close(GOODBYE);
+    let client = absent(broker, "r", &["t/#"], QoS::ExactlyOnce);
     publish(&mut publisher, "t/a", 0..MANY);
     assert!(held(&client) > 0, "the store has none of it");
     store.commit();
@@ -88,9 +96,7 @@ fn what_comes_in_absence_is_in_the_store_alone_and_comes_back_in_order() {
 fn absences_follow_each_other() {
     let (broker, store) = slow_broker();
     let mut publisher = publisher(broker);
-    let client = receiver(broker, "r");
-    client.subscribe("t", QoS::ExactlyOnce);
-    client.close(GOODBYE);
+    absent(broker, "r", &["t"], QoS::ExactlyOnce);
     let mut seen = Vec::new();
     let mut next = 0;
     for absence in 0..30 {
@@ -126,9 +132,7 @@ fn absences_follow_each_other() {
 fn a_restart_goes_on_with_it() {
     let (broker, store) = slow_broker();
     let mut before = publisher(broker);
-    let client = receiver(broker, "r");
-    client.subscribe_with("t", options(QoS::ExactlyOnce), 7);
-    client.close(GOODBYE);
+    absent(broker, "r", &["t"], QoS::ExactlyOnce);
     publish(&mut before, "t", 0..MANY);
     store.commit();
     let (_, durable) = store.appends();
@@ -154,10 +158,7 @@ fn a_restart_goes_on_with_it() {
 fn what_a_session_that_ends_did_not_remember_is_passed_on() {
     let (broker, store) = slow_broker();
     let mut publisher = publisher(broker);
-    let absent = receiver(broker, "absent");
-    absent.subscribe("$share/g/t", QoS::AtLeastOnce);
-    absent.subscribe("own", QoS::AtLeastOnce);
-    absent.close(GOODBYE);
+    absent(broker, "absent", &["$share/g/t", "own"], QoS::AtLeastOnce);
     publish(&mut publisher, "t", 0..100);
     publish(&mut publisher, "own", 0..50);
     store.commit();
@@ -177,9 +178,7 @@ fn what_a_session_that_ends_did_not_remember_is_passed_on() {
 fn a_lost_entry_holds_up_nothing() {
     let (broker, store) = slow_broker();
     let mut publisher = publisher(broker);
-    let client = receiver(broker, "r");
-    client.subscribe("t", QoS::AtLeastOnce);
-    client.close(GOODBYE);
+    let client = absent(broker, "r", &["t"], QoS::AtLeastOnce);
     publish(&mut publisher, "t", 0..100);
     store.commit();
     publish(&mut publisher, "t", 100..101);
