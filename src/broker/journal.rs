@@ -36,6 +36,10 @@ pub(super) const SHARED_SHIFT: u32 = 1;
 /// Retained Messages.
 pub(super) const OPTION_REPLAYS: u8 = 0x40;
 
+/// Memory for lists of targets that is used again by the next run, at most: a long run to thousands
+/// of sessions needs much more.
+const SPARE_BYTES_MAX: usize = 1 << 20;
+
 /// The queue entries of one run that have to be kept.
 #[derive(Default)]
 pub(super) struct Journal {
@@ -65,7 +69,10 @@ impl Journal {
     /// Forgets the run before.
     pub(super) fn clear(&mut self) {
         let used = std::mem::take(&mut self.used);
-        self.targets[..used].iter_mut().for_each(Encoder::clear);
+        let spare: usize = self.targets[..used].iter_mut().map(Encoder::clear).sum();
+        if spare > SPARE_BYTES_MAX {
+            self.targets = Vec::new();
+        }
         self.has_unsent = false;
         self.fed.clear();
         self.fate = None;

@@ -102,9 +102,6 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// A buffer above this size is given back.
-    const SPARE_BYTES_MAX: usize = 64 << 10;
-
     /// Adds an item.
     pub fn push<'a, T: Item<'a>>(&mut self, item: &T) {
         self.count += 1;
@@ -119,13 +116,11 @@ impl Encoder {
         }
     }
 
-    /// Begins anew.
-    pub fn clear(&mut self) {
+    /// Begins anew; answers how many bytes of memory it has.
+    pub fn clear(&mut self) -> usize {
         self.count = 0;
         self.bytes.clear();
-        if self.bytes.capacity() > Encoder::SPARE_BYTES_MAX {
-            self.bytes = Vec::new();
-        }
+        self.bytes.capacity()
     }
 }
 
