@@ -16,7 +16,8 @@ use super::files::{Files, read_file, replace_file};
 ///
 /// - 1: the first
 /// - 2: documents, in the log and in the checkpoint
-pub(crate) const FORMAT: u32 = 2;
+/// - 3: version 2 of the chunks of queues, in the checkpoint
+pub(crate) const FORMAT: u32 = 3;
 
 const FILE: &str = "format";
 

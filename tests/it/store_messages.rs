@@ -94,7 +94,7 @@ async fn a_newer_format_and_one_that_is_none() {
     stop(stores.broker("a"));
     let format = stores.path("a/format");
     std::fs::write(&format, "tidings-store 9\nepoch 5\n").expect("it is ours");
-    let words = ["format 9", "up to 2", "newer version", "store.path"];
+    let words = ["format 9", "up to 3", "newer version", "store.path"];
     expect_one_line(&serve(&stores, "a"), &words);
     expect_one_line(&stores.run(&["store", "check"], "a"), &words);
     std::fs::write(&format, "something else\n").expect("it is ours");

@@ -1,16 +1,16 @@
 //! The entries of one queue, in order. The middle of a long queue is packed: there nothing is added
-//! or acknowledged for now, and an entry is the difference to the one before it, mostly two or three
-//! bytes instead of 24.
+//! or acknowledged for now, and an entry is the difference to the one before it (see `packed`), mostly
+//! one or two bytes instead of 24.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::packed::{Block, Run};
 use super::queue::Entry;
 use crate::chunks::Chunks;
-use crate::store::record::put_varint;
 
 /// Entries that are packed together.
-const BLOCK: usize = 64;
+const BLOCK: usize = Block::LEN;
 /// Entries at the end that are not packed: appends of neighbours may come in either order.
 const TAIL_MAX: usize = 2 * BLOCK;
 
@@ -75,8 +75,10 @@ impl Entries {
     }
 
     fn pack(&mut self) {
-        if self.tail.len() >= TAIL_MAX {
-            self.packed.push_back(Block::of(&self.tail[..BLOCK]));
+        if self.tail.len() >= TAIL_MAX
+            && let Some(oldest) = self.tail.first_chunk()
+        {
+            self.packed.push_back(Block::of(oldest));
             self.tail.drain(..BLOCK);
         }
     }
@@ -186,6 +188,22 @@ impl Entries {
         head.copied().chain(packed).chain(tail.iter().copied())
     }
 
+    /// The entries of a range of indices as runs, those that are packed as they are.
+    pub(super) fn each_run(&self, range: Range<usize>, mut each: impl FnMut(Run<'_>)) {
+        let (head, behind) = (self.head.len(), self.behind_packed());
+        let Range { start, end } = range;
+        let mut buffer = Vec::new();
+        Run::of(self.range(start..end.min(head)), &mut buffer).map(&mut each);
+        let mut at = start.max(head);
+        while at < end.min(behind) {
+            let (index, within) = ((at - head) / BLOCK, (at - head) % BLOCK);
+            let until = BLOCK.min(within + end - at);
+            self.packed[index].part(within..until).map(&mut each);
+            at += until - within;
+        }
+        Run::of(self.range(at.max(behind)..end), &mut buffer).map(&mut each);
+    }
+
     /// Has `each` change the entries of a range of indices, in order.
     pub(super) fn change(&mut self, range: Range<usize>, mut each: impl FnMut(&mut Entry)) {
         let end = range.end.min(self.len());
@@ -202,124 +220,6 @@ impl Entries {
             let tail = range.start.max(behind) - behind..end - behind;
             self.tail[tail].iter_mut().for_each(each);
         }
-    }
-}
-
-/// [`BLOCK`] entries.
-#[derive(Debug)]
-struct Block {
-    first: Entry,
-    /// Of each of the others, its difference to the one before: a byte of the bits below, and of how
-    /// far its message is behind the one before; then what that byte says follows.
-    others: Box<[u8]>,
-}
-
-/// Its seq is not the next one: how far it is behind follows.
-const SEQ: u8 = 1;
-/// Its size is another one, which follows.
-const SIZE: u8 = 2;
-/// What [`Entry::kind`] says is something else, which follows.
-const KIND: u8 = 4;
-const OFFSET_SHIFT: u32 = 3;
-/// How far the message is behind does not fit, and follows.
-const FAR: u64 = 31;
-
-impl Block {
-    fn of(entries: &[Entry]) -> Block {
-        let mut others = Vec::with_capacity(2 * BLOCK);
-        for two in entries.windows(2) {
-            let [before, entry] = [two[0], two[1]];
-            // Behind it, nearly always. Where not, the difference wraps.
-            let offset = entry.offset().0.wrapping_sub(before.offset().0);
-            let seqs = entry.distance(before.low_seq());
-            let (seq, size) = (seqs != 1, entry.size != before.size);
-            let kind = entry.kind() != before.kind();
-            let bits = [(seq, SEQ), (size, SIZE), (kind, KIND)];
-            let bits = bits.iter().filter(|(is_set, _)| *is_set);
-            let bits = bits.fold(0, |bits, (_, bit)| bits | bit);
-            others.push(bits | (offset.min(FAR) as u8) << OFFSET_SHIFT);
-            if offset >= FAR {
-                put_varint(&mut others, offset);
-            }
-            if seq {
-                put_varint(&mut others, seqs);
-            }
-            if size {
-                put_varint(&mut others, u64::from(entry.size));
-            }
-            if kind {
-                others.extend_from_slice(&entry.kind());
-            }
-        }
-        Block {
-            first: entries[0],
-            others: others.into(),
-        }
-    }
-
-    fn iter(&self) -> Unpacked<'_> {
-        Unpacked {
-            next: Some(self.first),
-            rest: &self.others,
-        }
-    }
-}
-
-struct Unpacked<'a> {
-    next: Option<Entry>,
-    rest: &'a [u8],
-}
-
-impl Iterator for Unpacked<'_> {
-    type Item = Entry;
-
-    fn next(&mut self) -> Option<Entry> {
-        let entry = self.next?;
-        self.next = self.behind(entry);
-        Some(entry)
-    }
-}
-
-impl Unpacked<'_> {
-    fn behind(&mut self, before: Entry) -> Option<Entry> {
-        let bits = self.byte()?;
-        let offset = match u64::from(bits >> OFFSET_SHIFT) {
-            FAR => self.varint()?,
-            near => near,
-        };
-        let seqs = match bits & SEQ {
-            0 => 1,
-            _ => self.varint()?,
-        };
-        let mut entry = before.behind(offset, seqs);
-        if bits & SIZE != 0 {
-            entry.size = self.varint()? as u32;
-        }
-        if bits & KIND != 0 {
-            let (kind, rest) = self.rest.split_first_chunk()?;
-            self.rest = rest;
-            entry.set_kind(*kind);
-        }
-        Some(entry)
-    }
-
-    #[inline]
-    fn byte(&mut self) -> Option<u8> {
-        let (byte, rest) = self.rest.split_first()?;
-        self.rest = rest;
-        Some(*byte)
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7F) << shift;
-            if byte < 0x80 {
-                break;
-            }
-        }
-        Some(value)
     }
 }
 
@@ -427,6 +327,9 @@ mod tests {
                         entries.change(a..b, |it| it.size += u32::from(it.size < 1_000));
                         plain[a..b].iter_mut().for_each(|it| it.size += u32::from(it.size < 1_000));
                         prop_assert!(entries.range(a..b).eq(plain[a..b].iter().copied()));
+                        let mut of_runs = Vec::new();
+                        entries.each_run(a..b, |run| of_runs.extend(run.iter()));
+                        prop_assert_eq!(of_runs, &plain[a..b]);
                     }
                 }
                 prop_assert_eq!(entries.len(), plain.len());
@@ -463,7 +366,7 @@ mod tests {
             entry.set_seq(number);
             entries.push_back(entry);
         }
-        let bytes: usize = entries.packed.iter().map(|it| it.others.len()).sum();
+        let bytes: usize = entries.packed.iter().map(|it| it.bytes()).sum();
         let blocks = entries.packed.capacity() * std::mem::size_of::<Block>();
         assert!(bytes + blocks < 2_400_000, "{bytes} and {blocks}");
         assert!(entries.tail.capacity() <= TAIL_MAX);

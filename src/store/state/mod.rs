@@ -8,8 +8,10 @@
 //!
 //! Bodies are not here: [`Bodies`] is told which messages are needed how often.
 
+mod chunk;
 mod dirty;
 mod entries;
+mod packed;
 mod queue;
 pub(crate) mod table;
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::dirty::Noted;
 use super::entries::Entries;
+use super::packed::Run;
 use crate::store::record::Item;
 use crate::store::{EntryState, List, Offset, QueueEntry, QueuePage, Seq, SeqRange};
 
@@ -75,13 +76,16 @@ impl Entry {
         [self.qos, self.flags, state, u8::from(self.has_ids)]
     }
 
-    pub(super) fn set_kind(&mut self, [qos, flags, state, has_ids]: [u8; 4]) {
-        (self.qos, self.flags, self.has_ids) = (qos, flags, has_ids != 0);
+    /// `None` if there is no such kind.
+    pub(super) fn set_kind(&mut self, [qos, flags, state, has_ids]: [u8; 4]) -> Option<()> {
         self.state = match state {
             0 => Slot::Queued,
             1 => Slot::Released,
-            _ => Slot::Gone,
+            2 => Slot::Gone,
+            _ => return None,
         };
+        (self.qos, self.flags, self.has_ids) = (qos, flags, has_ids != 0);
+        (has_ids <= 1).then_some(())
     }
 
     pub(super) fn set_seq(&mut self, seq: Seq) {
@@ -95,7 +99,7 @@ impl Entry {
     }
 
     /// Its seq, in a queue whose first entry has `first`.
-    fn seq(&self, first: Seq) -> Seq {
+    pub(super) fn seq(&self, first: Seq) -> Seq {
         first + self.distance(first)
     }
 
@@ -106,6 +110,14 @@ impl Entry {
 
     pub(super) fn is_released(&self) -> bool {
         self.state == Slot::Released
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.state == Slot::Gone
+    }
+
+    pub(super) fn has_ids(&self) -> bool {
+        self.has_ids
     }
 
     pub(super) fn offset(&self) -> Offset {
@@ -290,11 +302,24 @@ impl Queue {
         self.range(0, self.entries.len())
     }
 
-    /// The entries of one chunk.
-    pub(super) fn chunk(&self, chunk: u64) -> impl Iterator<Item = (Seq, Entry)> {
+    /// The entries of one chunk as runs.
+    pub(super) fn each_run(&self, chunk: u64, mut each: impl FnMut(Run<'_>)) {
         let start = self.position(chunk * CHUNK_SEQS);
         let end = self.position((chunk + 1).saturating_mul(CHUNK_SEQS));
-        self.range(start, end.max(start))
+        if self.gone == 0 {
+            return self.entries.each_run(start..end, each);
+        }
+        // None of those that are gone may come back.
+        let there = self.range(start, end.max(start)).map(|(_, entry)| entry);
+        let mut buffer = Vec::new();
+        Run::of(there, &mut buffer).map(&mut each);
+    }
+
+    /// The subscription identifiers of the entries of one chunk that have any, in order.
+    pub(super) fn subscription_ids_of(&self, chunk: u64) -> impl Iterator<Item = &[u32]> {
+        let first = chunk * CHUNK_SEQS;
+        let range = first..=first.saturating_add(CHUNK_SEQS - 1);
+        self.subscription_ids.range(range).map(|(_, ids)| &**ids)
     }
 
     /// The first chunk from `chunk` on that has entries.
@@ -309,14 +334,6 @@ impl Queue {
             .range(start..end)
             .filter(|entry| entry.state != Slot::Gone)
             .map(move |entry| (entry.seq(first), entry))
-    }
-
-    pub(super) fn subscription_ids_of(&self, seq: Seq, entry: &Entry) -> &[u32] {
-        if entry.has_ids {
-            self.subscription_ids.get(&seq).map_or(&[], |ids| ids)
-        } else {
-            &[]
-        }
     }
 
     /// All there is.
@@ -502,7 +519,12 @@ mod tests {
         let mut all = Vec::new();
         let mut chunk = 0;
         while let Some(next) = queue.next_chunk(chunk) {
-            all.extend(queue.chunk(next).map(|(seq, _)| seq));
+            let first = queue.first;
+            queue.each_run(next, |run| {
+                let of_run: Vec<Seq> = run.iter().map(|it| it.seq(first)).collect();
+                assert!(of_run.iter().all(|seq| seq / CHUNK_SEQS == next));
+                all.extend(of_run);
+            });
             chunk = next + 1;
         }
         assert_eq!(all, seqs(&queue));

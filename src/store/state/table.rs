@@ -7,7 +7,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{CHUNK_SEQS, DirtyKey, Document, Entry, RetainedEntry, Session, State, Subscription};
+use super::{DirtyKey, Document, RetainedEntry, State, Subscription, chunk};
 use crate::store::record::{
     List, Reader, put_bytes, put_document, put_session, put_varint, put_will, take_document,
     take_session, take_will,
@@ -25,7 +25,7 @@ const DOCUMENT: u8 = b'D';
 /// The key of [`Meta`].
 pub(crate) const META_KEY: &[u8] = b"M";
 
-/// Version of every value that this program writes.
+/// Version of every value that this program writes, but for those in `chunk`.
 const VERSION: u8 = 1;
 
 /// Longer topics and filters are keyed by their digest; the value has them in full.
@@ -123,17 +123,16 @@ fn put_name(key: &mut Vec<u8>, name: &str) {
     }
 }
 
-/// Bits of an entry above its QoS.
-const ENTRY_RELEASED: u8 = 1 << 2;
-const ENTRY_HAS_IDS: u8 = 1 << 3;
-
 /// Bits of a Retained Message above its QoS.
 const RETAINED_EXPIRES: u8 = 1 << 2;
 
 impl State {
     /// Appends the value of `key` to `out`; `false` if there is none any more.
     pub(crate) fn put_value(&self, key: &DirtyKey, out: &mut Vec<u8>) -> bool {
-        out.push(VERSION);
+        out.push(match key {
+            DirtyKey::Chunk(..) => chunk::VERSION,
+            _ => VERSION,
+        });
         match key {
             DirtyKey::Session(session) => self.sessions.get(session).is_some_and(|it| {
                 put_session(&it.record.view(), out);
@@ -160,7 +159,7 @@ impl State {
             DirtyKey::Chunk(session, chunk) => self
                 .sessions
                 .get(session)
-                .is_some_and(|it| put_chunk(it, *chunk, out)),
+                .is_some_and(|it| chunk::put(&it.queue, *chunk, out)),
             DirtyKey::Will(session) => self
                 .sessions
                 .get(session)
@@ -184,10 +183,20 @@ impl State {
     pub(crate) fn load(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         let mut key = Reader::new(key);
         let prefix = key.u8()?;
+        if prefix == CHUNK {
+            let (session, chunk) = (be64(&mut key)?, be64(&mut key)?);
+            let mut value = Reader::new(value);
+            let version = value.u8()?;
+            let queue = &mut self.sessions.entry(session).or_default().queue;
+            let next_offset = chunk::load(version, queue, chunk, &mut value)?;
+            self.next_offset = self.next_offset.max(next_offset);
+            return Some(());
+        }
         let mut value = versioned(value)?;
         if prefix == RETAINED {
             let (topic, entry) = take_retained(&mut value)?;
-            self.next_offset = self.next_offset.max(entry.offset.plus(1));
+            let behind = Offset(entry.offset.0.checked_add(1)?);
+            self.next_offset = self.next_offset.max(behind);
             self.retained.insert(topic.into(), entry);
             return value.is_empty().then_some(());
         }
@@ -207,7 +216,7 @@ impl State {
             SESSION => {
                 it.record = SessionRecord::from(take_session(&mut value)?);
                 it.known = true;
-                self.next_session = self.next_session.max(number + 1);
+                self.next_session = self.next_session.max(number.checked_add(1)?);
             }
             PROGRESS => {
                 it.queue.raise_next_seq(value.varint()?);
@@ -219,11 +228,6 @@ impl State {
                     subscription_id: Some(value.varint_u32()?).filter(|&id| id != 0),
                 };
                 it.subscriptions.insert(value.str()?.into(), subscription);
-            }
-            CHUNK => {
-                let chunk = be64(&mut key)?;
-                let last = load_chunk(it, chunk, &mut value)?;
-                self.next_offset = self.next_offset.max(last.plus(1));
             }
             WILL => it.will = Some(Box::new(Will::from(take_will(&mut value)?))),
             _ => return None,
@@ -285,65 +289,6 @@ fn be64(key: &mut Reader<'_>) -> Option<u64> {
     Some(u64::from_be_bytes(
         bytes.try_into().expect("eight bytes were taken"),
     ))
-}
-
-/// Entries as differences to the one before: four or five bytes each.
-fn put_chunk(it: &Session, chunk: u64, out: &mut Vec<u8>) -> bool {
-    let mut before = (chunk * CHUNK_SEQS, 0_u64);
-    let mut any = false;
-    // From the inside: packed entries are walked several times as fast so.
-    it.queue.chunk(chunk).for_each(|(seq, entry)| {
-        any = true;
-        let ids = it.queue.subscription_ids_of(seq, &entry);
-        let mut bits = entry.qos;
-        if entry.is_released() {
-            bits |= ENTRY_RELEASED;
-        }
-        if !ids.is_empty() {
-            bits |= ENTRY_HAS_IDS;
-        }
-        // Offsets nearly always grow with seqs; where one does not, the difference wraps.
-        let offset = entry.offset().0;
-        let difference = offset.wrapping_sub(before.1) as i64;
-        out.push(bits);
-        out.push(entry.flags);
-        put_varint(out, seq - before.0);
-        put_varint(out, ((difference << 1) ^ (difference >> 63)) as u64);
-        put_varint(out, u64::from(entry.size));
-        if !ids.is_empty() {
-            List::Given(ids).put(out);
-        }
-        before = (seq, offset);
-    });
-    any
-}
-
-/// Returns the largest offset in it.
-fn load_chunk(it: &mut Session, chunk: u64, value: &mut Reader<'_>) -> Option<Offset> {
-    let mut before = (chunk.checked_mul(CHUNK_SEQS)?, 0_u64);
-    let mut largest = Offset(0);
-    while !value.is_empty() {
-        let bits = value.u8()?;
-        let flags = value.u8()?;
-        let seq = before.0.checked_add(value.varint()?)?;
-        let coded = value.varint()?;
-        let difference = (coded >> 1) ^ 0_u64.wrapping_sub(coded & 1);
-        let offset = before.1.wrapping_add(difference);
-        let size = value.varint_u32()?;
-        let ids = if bits & ENTRY_HAS_IDS != 0 {
-            List::take(value)?
-        } else {
-            List::default()
-        };
-        let mut entry = Entry::new(Offset(offset), size, bits & 3, flags);
-        if bits & ENTRY_RELEASED != 0 {
-            entry = entry.released();
-        }
-        it.queue.insert(seq, entry, ids);
-        largest = largest.max(Offset(offset));
-        before = (seq, offset);
-    }
-    Some(largest)
 }
 
 fn put_retained(topic: &str, entry: &RetainedEntry, out: &mut Vec<u8>) {

@@ -95,9 +95,9 @@ fn a_store_of_a_newer_version_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let options = small(dir.path());
     drop(open(&options));
-    fs::write(options.path.join("format"), "tidings-store 3\nepoch 5\n").expect("it writes");
+    fs::write(options.path.join("format"), "tidings-store 4\nepoch 5\n").expect("it writes");
     let refused = DurableStore::open(&options).map(drop);
-    let Err(StoreError::Newer { found: 3, .. }) = refused else {
+    let Err(StoreError::Newer { found: 4, .. }) = refused else {
         panic!("{refused:?}");
     };
 }
@@ -175,11 +175,11 @@ fn a_damaged_checkpoint_is_moved_aside_and_rebuilt() {
     for at_percent in [1, 30, 50, 80] {
         let dir = tempfile::tempdir().expect("a directory");
         let options = small(dir.path());
-        filled(&options, 500);
+        filled(&options, 2_000);
         {
             // The snapshot that stands in for it.
             let (store, recovered) = open(&options);
-            assert_eq!(recovered.sessions[0].queue.entries.len(), 500);
+            assert_eq!(recovered.sessions[0].queue.entries.len(), 2_000);
             store.request_checkpoint();
             let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
             while !options.path.join("snapshot").exists() {
@@ -206,15 +206,15 @@ fn a_damaged_checkpoint_is_moved_aside_and_rebuilt() {
             assert!(aside.is_some_and(|aside| aside.is_dir()), "{what}");
         }
         assert_eq!(recovered.sessions.len(), 1, "{what}");
-        assert_eq!(recovered.sessions[0].queue.entries.len(), 500, "{what}");
-        let answers = store.read(&[Offset(1), Offset(500)]);
+        assert_eq!(recovered.sessions[0].queue.entries.len(), 2_000, "{what}");
+        let answers = store.read(&[Offset(1), Offset(2_000)]);
         assert!(answers.iter().all(Result::is_ok), "{what}");
         drop(store);
         // And the checkpoint is whole again.
         let (_store, recovered) = open(&options);
         let again = format!("{what}, then {:?}", recovered.report);
         assert_eq!(recovered.report.basis, Basis::Checkpoint, "{again}");
-        assert_eq!(recovered.sessions[0].queue.entries.len(), 500, "{again}");
+        assert_eq!(recovered.sessions[0].queue.entries.len(), 2_000, "{again}");
     }
 }
 

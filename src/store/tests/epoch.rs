@@ -302,7 +302,7 @@ fn the_mark_of_what_is_unflushed_goes_with_the_close() {
     assert!(says().contains("unflushed-in-boot "), "{}", says());
     fill(&store, 10);
     store.close().expect("it closes");
-    let closed = format!("tidings-store 2\nepoch {}\n", recovered.epoch);
+    let closed = format!("tidings-store 3\nepoch {}\n", recovered.epoch);
     assert_eq!(says(), closed);
     admin::export(&options, &mut Vec::new()).expect("it is exported");
     assert_eq!(says(), closed);

@@ -294,6 +294,18 @@ const TABLE_V1: &[(&str, &str)] = &[
         "010a210750090201ffffff7f",
     ),
 ];
+
+/// The chunks of [`TABLE_V1`] as format 3 writes them.
+const CHUNKS_V3: &[(&str, &str)] = &[
+    (
+        "5100000000000000050000000000000001",
+        "0200ff282d090100010000",
+    ),
+    (
+        "5100000000000f42400000000000000000",
+        "02060201ffffff7fff2808090221000100",
+    ),
+];
 const META_V1: &str = "010340ffffffffffffffffff0109ac0280d095ffbc31";
 
 #[test]
@@ -337,21 +349,27 @@ fn the_checkpoint_is_written_as_released_and_loaded_again() {
         assert!(state.put_value(key, &mut value));
         written.push((hex(&key.to_bytes()), hex(&value)));
     }
+    let in_format_3 = |key: &str| CHUNKS_V3.iter().find(|(chunk, _)| *chunk == key);
     let released: Vec<_> = TABLE_V1
         .iter()
+        .map(|value| in_format_3(value.0).unwrap_or(value))
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
         .collect();
     assert_eq!(written, released);
 
-    let mut loaded = State::new();
-    for (key, value) in TABLE_V1 {
-        loaded.load(&bytes(key), &bytes(value)).expect("it loads");
+    let in_format_1 = TABLE_V1.iter().map(|(key, value)| (*key, *value));
+    let in_format_3 = released.iter().map(|(key, value)| (&**key, &**value));
+    for values in [in_format_1.collect::<Vec<_>>(), in_format_3.collect()] {
+        let mut loaded = State::new();
+        for (key, value) in values {
+            loaded.load(&bytes(key), &bytes(value)).expect("it loads");
+        }
+        let report = crate::store::Report::default;
+        let (before, after) = (state.recovered(1, report()), loaded.recovered(1, report()));
+        assert_eq!(before.sessions, after.sessions);
+        assert_eq!(before.retained, after.retained);
+        assert_eq!(before.next_session, after.next_session);
     }
-    let report = crate::store::Report::default;
-    let (before, after) = (state.recovered(1, report()), loaded.recovered(1, report()));
-    assert_eq!(before.sessions, after.sessions);
-    assert_eq!(before.retained, after.retained);
-    assert_eq!(before.next_session, after.next_session);
 
     let meta = Meta {
         segment: 3,
@@ -363,6 +381,77 @@ fn the_checkpoint_is_written_as_released_and_loaded_again() {
     };
     assert_eq!(hex(&meta.encode()), META_V1);
     assert_eq!(Meta::decode(&bytes(META_V1)), Some(meta));
+}
+
+/// One chunk of a long queue, in both versions: with packed entries, one that is far behind the one
+/// before it, gaps, subscription identifiers, and messages that are not in order.
+const LONG_CHUNK_V1: &str = "01010000d01b50060001065001000106500100010650010001065001000106500100010650010001065001000106500100010650010001065001000106500100010650010001065001000106ac0201000106ac0201000106ac0201210106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac02010001f0eb79ac02010001e3eb79ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac020900a10106500201ffffff7f010001065001000106500100010650010001065001000106500100010650020001065001000106500100010650010001065001000106500100010650010001065001000106500100010650010001065001000106500100010650010001065001000106500100010650010001065001000106500100010650010001065001000106500100010650010001065001000180ea7950010001f3e979ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac0201000106ac02";
+const LONG_CHUNK_V2: &str = "02060201ffffff7ffee80d5001000000711c020001001c0100000018181818181818181818181aac0218181c012100001c010000001818181818181818181818181818f8f8f53cf88e8ac3ffffffffffff011818181818181818181fa10150010000011c0100000018181818181c020000001c010000001818181818181818181818f9c001e0012e1818181818181818f880f53cfa868bc3ffffffffffff01ac02181818181818181818181818181818181818181818";
+
+#[test]
+fn a_chunk_of_a_long_queue_is_written_as_released_and_loaded_again() {
+    let mut state = State::new();
+    let session = Record::SessionPut {
+        session: 5,
+        record: SESSION,
+    };
+    state.apply(Offset(0), &session, &mut NoBodies);
+    for number in 0..500_u64 {
+        let target = Target {
+            session: 5,
+            // None from 300 to 459.
+            seq: if number < 300 { number } else { number + 160 },
+            qos: if number % 50 == 7 { 2 } else { 1 },
+            flags: u8::from(number % 90 == 3) * 0x21,
+            subscription_ids: match number % 70 {
+                20 => List::Given(&[1, 268_435_455]),
+                _ => List::Given(&[]),
+            },
+        };
+        let queued = Record::Enqueue {
+            offset: Offset(match number % 40 {
+                9 => 1_000_000,
+                _ => 1_000 + 3 * number,
+            }),
+            size: if number % 60 < 30 { 80 } else { 300 },
+            target,
+        };
+        state.apply(Offset(0), &queued, &mut NoBodies);
+    }
+    let done = Record::Done {
+        session: 5,
+        ranges: List::Given(&[SeqRange {
+            first: 0,
+            last: 200,
+        }]),
+    };
+    state.apply(Offset(0), &done, &mut NoBodies);
+    let released = Record::Released {
+        session: 5,
+        seqs: List::Given(&[257]),
+    };
+    state.apply(Offset(0), &released, &mut NoBodies);
+
+    let key = DirtyKey::Chunk(5, 1);
+    let mut value = Vec::new();
+    assert!(state.put_value(&key, &mut value));
+    assert_eq!(hex(&value), LONG_CHUNK_V2);
+    let load = |value| {
+        let mut loaded = State::new();
+        loaded
+            .load(&key.to_bytes(), &bytes(value))
+            .expect("it loads");
+        loaded.recovered(1, crate::store::Report::default())
+    };
+    let [old, new] = [LONG_CHUNK_V1, LONG_CHUNK_V2].map(load);
+    assert_eq!(old.sessions, new.sessions);
+    assert_eq!(old.next_offset, new.next_offset);
+    let all = &state.recovered(1, crate::store::Report::default()).sessions[0];
+    let of_chunk = |seq: u64| seq / 256 == 1;
+    let mut queue = all.queue.clone();
+    queue.entries.retain(|it| of_chunk(it.seq));
+    queue.subscription_ids.retain(|(seq, _)| of_chunk(*seq));
+    assert_eq!(new.sessions[0].queue, queue);
 }
 
 /// What format 2 added to the checkpoint.
@@ -412,6 +501,7 @@ fn directories_of_every_format_are_opened() {
     for released in [
         "tidings-store 1\nepoch 18446744073709551615\n",
         "tidings-store 2\nepoch 18446744073709551615\n",
+        "tidings-store 3\nepoch 18446744073709551615\n",
     ] {
         let dir = tempfile::tempdir().expect("a directory");
         let options = super::small(dir.path());
@@ -423,7 +513,7 @@ fn directories_of_every_format_are_opened() {
         drop(store);
         assert_eq!(
             std::fs::read_to_string(&file).expect("it can be read"),
-            "tidings-store 2\nepoch 18446744073709551615\n"
+            "tidings-store 3\nepoch 18446744073709551615\n"
         );
     }
 }
