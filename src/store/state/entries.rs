@@ -65,36 +65,49 @@ impl Entries {
         if self.is_short() && self.head.len() < TAIL_MAX {
             return self.head.push_back(entry);
         }
-        if self.tail.len() == self.tail.capacity() {
+        if self.tail.len() == self.tail.capacity() && self.tail.len() < TAIL_MAX {
             let more = self.tail.len().clamp(8, TAIL_MAX);
             self.tail
                 .reserve_exact(more.min(TAIL_MAX - self.tail.len()));
         }
         self.tail.push(entry);
-        self.pack();
-    }
-
-    fn pack(&mut self) {
-        if self.tail.len() >= TAIL_MAX
-            && let Some(oldest) = self.tail.first_chunk()
-        {
-            self.packed.push_back(Block::of(oldest));
-            self.tail.drain(..BLOCK);
+        if self.tail.len() >= TAIL_MAX {
+            self.pack();
         }
     }
 
-    /// Puts an entry at this index; the later ones move. Meant for places near the end.
+    /// Packs all but the last ones.
+    fn pack(&mut self) {
+        let (all, _) = self.tail.as_chunks();
+        // At least one block of them stays.
+        let blocks = (self.tail.len() - BLOCK) / BLOCK;
+        self.packed.extend(all[..blocks].iter().map(Block::of));
+        self.tail.drain(..blocks * BLOCK);
+        self.tail.shrink_to(TAIL_MAX);
+    }
+
+    /// Puts an entry at this index; the later ones move. Meant for places near the end: what was packed
+    /// behind it already is not packed again before one comes at the end. Those of a batch that is late
+    /// come one after the other.
     pub(super) fn insert(&mut self, index: usize, entry: Entry) {
         if index == self.len() {
             return self.push_back(entry);
         }
-        let behind = self.behind_packed();
-        if index >= behind {
-            self.tail.insert(index - behind, entry);
-            return self.pack();
+        if index <= self.head.len() {
+            return self.head.insert(index, entry);
         }
-        self.unpack(index);
-        self.head.insert(index, entry);
+        self.unpack_from(index);
+        let behind = self.behind_packed();
+        self.tail.insert(index - behind, entry);
+    }
+
+    /// Has the entries from this index on, of those that are packed, be in the tail.
+    fn unpack_from(&mut self, index: usize) {
+        let blocks = index.saturating_sub(self.head.len()) / BLOCK;
+        if blocks < self.packed.len() {
+            let late = self.packed.split_off(blocks);
+            self.tail.splice(..0, late.iter().flat_map(Block::iter));
+        }
     }
 
     /// Has the entry at this index not be packed.
@@ -358,17 +371,43 @@ mod tests {
         }
     }
 
+    fn plain(number: u64) -> Entry {
+        let mut entry = Entry::new(Offset(number * 3), 120, 1, 0);
+        entry.set_seq(number);
+        entry
+    }
+
+    fn bytes(entries: &Entries) -> usize {
+        let packed: usize = entries.packed.iter().map(|it| it.bytes()).sum();
+        let blocks = entries.packed.capacity() * std::mem::size_of::<Block>();
+        packed + blocks + entries.tail.capacity() * std::mem::size_of::<Entry>()
+    }
+
     #[test]
     fn a_million_like_each_other_take_two_bytes_each() {
         let mut entries = Entries::default();
-        for number in 0..1_000_000 {
-            let mut entry = Entry::new(Offset(number * 3), 120, 1, 0);
-            entry.set_seq(number);
-            entries.push_back(entry);
-        }
-        let bytes: usize = entries.packed.iter().map(|it| it.bytes()).sum();
-        let blocks = entries.packed.capacity() * std::mem::size_of::<Block>();
-        assert!(bytes + blocks < 2_400_000, "{bytes} and {blocks}");
+        (0..1_000_000).for_each(|number| entries.push_back(plain(number)));
         assert!(entries.tail.capacity() <= TAIL_MAX);
+        let bytes = bytes(&entries);
+        assert!(bytes < 2_400_000, "{bytes}");
+    }
+
+    #[test]
+    fn entries_that_come_later_than_hundreds_behind_them_leave_a_queue_packed() {
+        let mut entries = Entries::default();
+        for batch in 0..1_000 {
+            let first = batch * 400;
+            (first + 100..first + 400).for_each(|number| entries.push_back(plain(number)));
+            for number in first..first + 100 {
+                entries.insert(number as usize, plain(number));
+            }
+            assert!(entries.tail.len() < 600, "{}", entries.tail.len());
+        }
+        entries.push_back(plain(400_000));
+        assert!(entries.tail.capacity() <= TAIL_MAX);
+        assert!(entries.range(0..usize::MAX).eq((0..=400_000).map(plain)));
+        assert!(entries.head.len() < 400, "{}", entries.head.len());
+        let bytes = bytes(&entries);
+        assert!(bytes < 1_000_000, "{bytes}");
     }
 }
