@@ -135,9 +135,7 @@ impl Block {
 
     pub(super) fn of(entries: &[Entry; Block::LEN]) -> Block {
         let mut others = Vec::with_capacity(2 * Block::LEN);
-        for two in entries.windows(2) {
-            put_difference(&two[0], &two[1], &mut others);
-        }
+        Run::of(entries.iter().copied(), &mut others);
         Block {
             first: entries[0],
             others: others.into(),
