@@ -4,6 +4,7 @@
 mod away;
 mod crashes;
 mod encodings;
+mod group_histories;
 mod histories;
 pub(crate) mod kit;
 mod limits;
