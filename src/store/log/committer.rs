@@ -20,13 +20,14 @@ use crate::store::files::write_all_at;
 use crate::store::{Failure, Offset, Ticket};
 
 /// Groups below this size are written over zeros that were written before: flushing them then
-/// changes no metadata, which halves the time of a flush.
-const SMALL_GROUP: usize = 16 * 1024;
+/// changes no metadata, which takes a third to a half off the time of a flush. Zeros make the bytes
+/// written twice as many; above this size that takes as long as it saves.
+const SMALL_GROUP: usize = 48 * 1024;
 /// So many of them in a row are needed before zeros are written: among large groups they would be
 /// written for nothing.
 const SMALL_RUN: u32 = 8;
 /// How far ahead of small groups zeros are written.
-const ZERO_AHEAD: u64 = 256 * 1024;
+const ZERO_AHEAD: u64 = 1024 * 1024;
 
 /// The thread that owns it calls [`Committer::step`] until it says that all is done.
 pub(crate) struct Committer {
