@@ -31,6 +31,13 @@ pub(super) struct Noted {
     len: u8,
 }
 
+impl Noted {
+    /// See [`Queue::touch`](super::Queue::touch).
+    pub(super) fn touch(&self) -> u64 {
+        u64::from(self.generation) ^ self.chunks[1]
+    }
+}
+
 /// The set of dirty keys.
 pub(crate) struct Dirty {
     keys: HashSet<DirtyKey, foldhash::fast::RandomState>,

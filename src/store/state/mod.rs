@@ -241,8 +241,14 @@ impl State {
         let mut ahead = message.targets.iter();
         for (index, target) in message.targets.iter().enumerate() {
             if many && index.is_multiple_of(TOGETHER) {
-                let some = ahead.by_ref().take(TOGETHER);
-                let some = some.filter_map(|it| self.sessions.get(&it.session));
+                // In two steps: what is in a queue is known where only once the queue itself is there.
+                let mut found = [None; TOGETHER];
+                for (it, found) in ahead.by_ref().take(TOGETHER).zip(&mut found) {
+                    *found = self.sessions.get(&it.session);
+                }
+                let some = found.iter().flatten();
+                black_box(some.fold(0, |all, it| all ^ it.queue.touch_self()));
+                let some = found.iter().flatten();
                 black_box(some.fold(0, |all, it| all ^ it.queue.touch()));
             }
             self.enqueue(offset, size, &target, bodies);
