@@ -38,7 +38,7 @@ pub struct RouteCache {
     routes: HashMap<Box<str>, Arc<Route>, RandomState>,
 }
 
-/// Targets whose memory is fetched together. With a thousand of them each is out of the processor's
+/// Endpoints whose memory is fetched together. With a thousand of them each is out of the processor's
 /// caches by the next message, and one after the other they would be waited for.
 const TOGETHER: usize = 16;
 
@@ -221,13 +221,8 @@ impl<'a> Batch<'a> {
         }
         let mut cx = self.context();
         let all = 0..run.publications.len();
-        let mut listeners = matched.targets.len();
-        for (index, target) in matched.targets.iter().enumerate() {
-            if index.is_multiple_of(TOGETHER) {
-                let some = &matched.targets[index..];
-                let some = some.iter().take(TOGETHER);
-                black_box(some.fold(0, |all, it| all ^ it.session.touch()));
-            }
+        let mut listeners = matched.targets.len() + matched.endpoints.len();
+        for target in &matched.targets {
             let mut terms = &target.terms;
             if target.session.number() == run.publisher {
                 match &target.own {
@@ -240,6 +235,12 @@ impl<'a> Batch<'a> {
                 listeners -= 1;
             }
             target.session.deliver(run, all.clone(), terms, &mut cx);
+        }
+        for some in matched.endpoints.chunks(TOGETHER) {
+            black_box(some.iter().fold(0, |all, it| all ^ it.touch()));
+            for endpoint in some {
+                endpoint.deliver(run, all.clone(), &mut cx);
+            }
         }
         for group in &matched.groups {
             for index in all.clone() {

@@ -239,6 +239,14 @@ impl Session {
         }
     }
 
+    /// The queue of the endpoint that it stands for.
+    pub(super) fn endpoint(&self) -> Option<&Arc<EndpointQueue>> {
+        match &self.stands_for {
+            StandsFor::Endpoint(queue) => Some(queue),
+            StandsFor::Client | StandsFor::Feed(_) => None,
+        }
+    }
+
     /// Has what it stands for take the publications of a run that are in `range`; false if it is a
     /// client's own.
     pub(super) fn pass(&self, run: &Run<'_>, range: &Range<usize>, cx: &mut Context<'_>) -> bool {
@@ -248,15 +256,6 @@ impl Session {
             StandsFor::Endpoint(queue) => queue.deliver(run, range.clone(), cx),
         }
         true
-    }
-
-    /// Reads what is needed first of whatever takes its messages. The answer means nothing.
-    #[inline]
-    pub(super) fn touch(&self) -> u64 {
-        match &self.stands_for {
-            StandsFor::Client | StandsFor::Feed(_) => self.number,
-            StandsFor::Endpoint(queue) => queue.touch(),
-        }
     }
 
     /// Its number, which no other session of this store has or had.

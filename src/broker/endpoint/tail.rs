@@ -1,4 +1,4 @@
-//! The end of a queue: what is not durable yet, and the last of what is.
+//! The end of a queue: what is not durable yet, the last of what is, and who waits for more.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -90,8 +90,6 @@ pub(super) struct Coming {
     pub end: Seq,
     pub bytes: u64,
     pub fate: Arc<Fate>,
-    /// The same entries, if somebody waits for them at this moment; else none.
-    pub awaited: Vec<Awaited>,
 }
 
 /// An entry whose place in the log its message will know.
@@ -125,65 +123,150 @@ pub(super) struct Seen {
     pub abandoned: (u64, u64),
 }
 
+/// Small: a message for a thousand endpoints to which nothing can be sent looks at a thousand of them.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
-    /// In order. Later ones are not to be seen before earlier ones.
-    coming: VecDeque<Coming>,
+    /// The first entries that are not to be seen yet. Later ones are not to be seen before them.
+    first: Option<Coming>,
+    /// Everything else, if there is anything.
+    rest: Option<Box<Rest>>,
+}
+
+#[derive(Debug, Default)]
+struct Rest {
+    /// The entries of [`Tail::first`], if somebody waited for them when they came; else none.
+    awaited: Vec<Awaited>,
+    /// Those behind them, in order.
+    behind: VecDeque<(Coming, Vec<Awaited>)>,
     /// The last entries that may be seen, without gaps up to the first that is coming, as far as
     /// somebody waited for them.
     recent: VecDeque<Queued>,
+    /// To be woken when there is more to be seen.
+    waker: Option<Waker>,
+    /// The ticket that the store was asked to wake this queue for.
+    watched: Ticket,
 }
 
 impl Tail {
-    /// More entries were taken, behind all others.
-    pub fn push(&mut self, coming: Coming) {
-        self.coming.push_back(coming);
+    /// More entries were taken, behind all others; with themselves if somebody waits.
+    pub fn push(&mut self, coming: Coming, awaited: Vec<Awaited>) {
+        if self.first.is_some() {
+            self.rest().behind.push_back((coming, awaited));
+            return;
+        }
+        self.first = Some(coming);
+        if !awaited.is_empty() {
+            self.rest().awaited = awaited;
+        }
+    }
+
+    fn rest(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
     }
 
     /// What the first entries wait for that are not to be seen yet.
     pub fn fate(&self) -> Option<&Fate> {
-        self.coming.front().map(|coming| &*coming.fate)
+        self.first.as_ref().map(|coming| &*coming.fate)
     }
 
     /// The first seq that is not to be seen yet; none if all are.
     pub fn first_coming(&self) -> Option<Seq> {
-        self.coming.front().map(|coming| coming.first)
+        self.first.as_ref().map(|coming| coming.first)
+    }
+
+    /// Whether somebody waits for more to be seen.
+    pub fn is_awaited(&self) -> bool {
+        self.rest.as_ref().is_some_and(|rest| rest.waker.is_some())
+    }
+
+    /// Has this be woken when there is more to be seen.
+    pub fn wait(&mut self, waker: Waker) {
+        self.rest().waker = Some(waker);
+    }
+
+    /// Whom to wake; nobody waits any more then.
+    pub fn take_waker(&mut self) -> Option<Waker> {
+        self.rest.as_mut()?.waker.take()
+    }
+
+    /// The store is about to be asked to wake this queue for a ticket; false if it was asked for one
+    /// already that it does not have.
+    pub fn watch(&mut self, ticket: Ticket, durable: Ticket) -> bool {
+        let rest = self.rest();
+        let anew = rest.watched <= durable;
+        if anew {
+            rest.watched = ticket;
+        }
+        anew
     }
 
     /// Sees what has become durable.
     #[inline]
     pub fn see(&mut self, durable: Ticket) -> Seen {
         let mut seen = Seen::default();
-        while let Some(first) = self.coming.front() {
+        while let Some(first) = &self.first {
             match first.fate.known() {
                 Known::Appended(ticket) if ticket <= durable => {
                     seen.more = true;
-                    if let Some(first) = self.coming.pop_front() {
-                        self.remember(&first);
+                    if let Some(rest) = &mut self.rest {
+                        rest.remember(first);
                     }
                 }
                 Known::Abandoned => {
                     seen.abandoned.0 += first.end - first.first;
                     seen.abandoned.1 += first.bytes;
-                    self.coming.pop_front();
                 }
                 Known::Appended(_) | Known::Nothing => break,
+            }
+            self.first = None;
+            if self.rest.is_some() {
+                self.advance();
             }
         }
         seen
     }
 
+    /// The next entries are the first.
+    fn advance(&mut self) {
+        let Some(rest) = &mut self.rest else { return };
+        if let Some((coming, awaited)) = rest.behind.pop_front() {
+            self.first = Some(coming);
+            rest.awaited = awaited;
+        } else if rest.recent.is_empty() && rest.waker.is_none() {
+            self.rest = None;
+        } else {
+            rest.awaited = Vec::new();
+        }
+    }
+
+    /// The first `max` entries behind `after`, if all that may be seen behind it are at hand. They
+    /// are not any more then.
+    pub fn take(&mut self, after: Seq, max: usize) -> Option<Vec<Queued>> {
+        let recent = &mut self.rest.as_mut()?.recent;
+        if recent.front()?.seq > after + 1 {
+            return None;
+        }
+        let passed = recent.partition_point(|entry| entry.seq <= after);
+        recent.drain(..passed);
+        let count = max.min(recent.len());
+        Some(recent.drain(..count).collect())
+    }
+}
+
+impl Rest {
+    /// The first entries may be seen now.
     fn remember(&mut self, coming: &Coming) {
+        let awaited = &self.awaited;
         let follow = self
             .recent
             .back()
             .is_none_or(|last| last.seq + 1 == coming.first);
-        let fit = self.recent.len() + coming.awaited.len() <= RECENT_MAX;
-        if coming.awaited.is_empty() || !follow || !fit {
+        let fit = self.recent.len() + awaited.len() <= RECENT_MAX;
+        if awaited.is_empty() || !follow || !fit {
             self.recent.clear();
         }
-        if coming.awaited.len() <= RECENT_MAX {
-            let entries = coming.awaited.iter().map_while(Awaited::queued);
+        if awaited.len() <= RECENT_MAX {
+            let entries = awaited.iter().map_while(Awaited::queued);
             self.recent.extend(entries);
             if self
                 .recent
@@ -193,17 +276,5 @@ impl Tail {
                 self.recent.clear();
             }
         }
-    }
-
-    /// The first `max` entries behind `after`, if all that may be seen behind it are at hand. They
-    /// are not any more then.
-    pub fn take(&mut self, after: Seq, max: usize) -> Option<Vec<Queued>> {
-        if self.recent.front()?.seq > after + 1 {
-            return None;
-        }
-        let passed = self.recent.partition_point(|entry| entry.seq <= after);
-        self.recent.drain(..passed);
-        let count = max.min(self.recent.len());
-        Some(self.recent.drain(..count).collect())
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::set::{Subscriber, SubscriberSet, Terms};
+use crate::broker::endpoint::EndpointQueue;
 use crate::broker::outgoing::Through;
 use crate::broker::session::Session;
 use crate::broker::shared::Group;
@@ -35,8 +36,11 @@ pub enum Own {
 pub struct Matched {
     /// Of the subscription table when this was looked up.
     pub generation: u64,
-    /// The sessions that receive it.
+    /// The sessions that receive it, but those that stand for endpoints.
     pub targets: Vec<Target>,
+    /// The endpoints that receive it. They have terms of their own, and publish nothing; there may be
+    /// very many, and what they are reached through is read for each message.
+    pub endpoints: Vec<Arc<EndpointQueue>>,
     /// The Shared Subscriptions of which one member each receives it.
     pub groups: Vec<Arc<Group>>,
 }
@@ -60,7 +64,7 @@ impl Collector {
 
     pub(super) fn finish(mut self, topic: &str, generation: u64) -> Matched {
         self.subscribers.retain(|s| s.session.may_receive(topic));
-        let targets = if self.sets <= 1 {
+        let mut targets: Vec<Target> = if self.sets <= 1 {
             self.subscribers
                 .into_iter()
                 .map(|subscriber| target(&[subscriber]))
@@ -72,9 +76,14 @@ impl Collector {
                 .map(target)
                 .collect()
         };
+        let endpoints = targets
+            .extract_if(.., |target| target.session.endpoint().is_some())
+            .filter_map(|target| target.session.endpoint().cloned())
+            .collect();
         Matched {
             generation,
             targets,
+            endpoints,
             groups: self.groups,
         }
     }
