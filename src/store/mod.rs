@@ -14,6 +14,7 @@ mod durable;
 mod error;
 mod files;
 mod format_file;
+mod kept;
 mod log;
 mod memory;
 mod open;

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
-
-use super::durable::{Kept, Options};
+use super::durable::Options;
 use super::files::Files;
 use super::format_file::{self, Says};
+use super::kept::{Kept, KeptLock};
 use super::log::committer::Committer;
 use super::log::needs::Needs;
 use super::log::open::Opened;
@@ -22,12 +21,12 @@ use super::state::{NoBodies, State};
 use super::table::Table;
 use super::upkeep::Upkeep;
 use super::wait::Progress;
-use super::{Failure, Recovered, Report, StoreError, Ticket};
+use super::{Failure, Recovered, Report, StoreError};
 
 /// Everything of a store but its threads: tests drive it step by step.
 pub(crate) struct Parts {
     pub(crate) log: Arc<Log>,
-    pub(crate) kept: Arc<Mutex<Kept>>,
+    pub(crate) kept: Arc<KeptLock>,
     pub(crate) committer: Committer,
     pub(crate) upkeep: Upkeep,
     pub(crate) recovered: Recovered,
@@ -133,13 +132,12 @@ pub(crate) fn open_parts(
     state.count_needs(&mut needs);
     report.micros = started.elapsed().as_micros() as u64;
     let recovered = state.recovered(epoch, report);
-    let kept = Arc::new(Mutex::new(Kept {
+    let kept = Arc::new(KeptLock::new(Kept::new(
         state,
         needs,
-        position: committer.position(),
-        ticket: Ticket(0),
-        bytes: replayed_bytes,
-    }));
+        committer.position(),
+        replayed_bytes,
+    )));
     let mut upkeep = Upkeep::new(
         Arc::clone(&log),
         Arc::clone(&kept),

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::durable::{Kept, Options};
+use super::durable::Options;
 use super::format_file::{self, Says};
+use super::kept::{Kept, KeptLock};
 use super::log::{Log, Position};
 use super::open::snapshot_path;
 use super::snapshot::SnapshotWriter;
@@ -110,7 +111,7 @@ impl Control {
 pub(crate) struct Upkeep {
     pub(crate) control: Arc<Control>,
     pub(super) log: Arc<Log>,
-    pub(super) kept: Arc<Mutex<Kept>>,
+    pub(super) kept: Arc<KeptLock>,
     table: Box<dyn Table>,
     pub(super) options: Options,
     /// Where the replay of the last checkpoint starts.
@@ -127,7 +128,7 @@ pub(crate) struct Upkeep {
 impl Upkeep {
     pub(crate) fn new(
         log: Arc<Log>,
-        kept: Arc<Mutex<Kept>>,
+        kept: Arc<KeptLock>,
         table: Box<dyn Table>,
         options: &Options,
         checkpointed: Position,

@@ -51,7 +51,7 @@ pub(crate) struct Committer {
 
 /// What [`Committer::step`] calls with a group, the position behind it, and what releases those who
 /// wait for it.
-pub(crate) type Apply<'a> = dyn FnMut(&Group, Position, &dyn Fn()) + 'a;
+pub(crate) type Apply<'a> = dyn FnMut(&Arc<Group>, Position, &dyn Fn()) + 'a;
 
 /// The answer of [`Committer::step`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Committer {
                 if group.has_gaps() {
                     let mut rest = group.without_gaps();
                     rest.set_mark(self.flushed_before(rest.bytes.len()));
-                    self.commit(&rest, apply)?;
+                    self.commit(&Arc::new(rest), apply)?;
                 } else {
                     self.commit(&group, apply)?;
                 }
@@ -150,7 +150,7 @@ impl Committer {
 
     /// Makes a group as safe as the durability asks for. Of one that was taken back as a whole,
     /// nothing is written.
-    fn commit(&mut self, group: &Group, apply: &mut Apply<'_>) -> Result<(), Failure> {
+    fn commit(&mut self, group: &Arc<Group>, apply: &mut Apply<'_>) -> Result<(), Failure> {
         let started = Instant::now();
         let len = group.bytes.len();
         if !group.is_empty() && !fits(self.at, len, self.options.segment_bytes) {

@@ -363,6 +363,24 @@ impl Pending {
         Taken::Group(group)
     }
 
+    /// Whether there is nothing to write but what was taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = self.state.lock();
+        state.group.ticket == state.taken
+    }
+
+    /// Waits until there is something to write, `until`, or the close; takes nothing.
+    pub(crate) fn wait(&self, until: Instant) {
+        let mut state = self.state.lock();
+        while state.group.ticket == state.taken && !state.closed && !state.nudged {
+            state.waits = Waits::Anything;
+            if self.filled.wait_until(&mut state, until).timed_out() {
+                break;
+            }
+        }
+        state.waits = Waits::Nothing;
+    }
+
     /// The group is in its segment: readers find it there from now on.
     pub(crate) fn written(&self) {
         self.state.lock().writing = None;
