@@ -347,9 +347,8 @@ fn finish(mut parts: Parts) -> Result<Recovered, StoreError> {
         let step = parts
             .committer
             .step(&mut |group, end, release| {
-                let mut kept = kept.lock();
+                kept.owe(group, end);
                 release();
-                kept.apply(group, end);
             })
             .map_err(|failure| StoreError::Failed(Arc::new(failure)))?;
         if step == Step::Closed {

@@ -184,24 +184,18 @@ fn spawn(
 
 fn run_committer(mut committer: Committer, log: &Log, kept: &KeptLock) -> Result<(), Failure> {
     loop {
-        let mut owes = false;
+        let mut is_large = false;
         let step = committer.step(&mut |group, end, release| {
-            // Acknowledgements need not wait for it; whoever looks at the state does.
-            let mut kept = kept.lock();
-            owes = group.bytes.len() >= LARGE_GROUP && log.pending.is_empty();
-            if owes {
-                kept.owe(group, end);
-                release();
-            } else {
-                release();
-                kept.apply(group, end);
-            }
+            // Acknowledgements need not wait until it is applied; whoever looks at the state does.
+            kept.owe(group, end);
+            release();
+            is_large = group.bytes.len() >= LARGE_GROUP;
         })?;
-        if owes {
+        if is_large {
             log.pending.wait(Instant::now() + PUT_OFF);
-            if let Some(group) = kept.catch_up() {
-                log.pending.reuse(group);
-            }
+        }
+        if let Some(group) = kept.catch_up() {
+            log.pending.reuse(group);
         }
         if step == Step::Closed {
             return Ok(());

@@ -38,7 +38,7 @@ impl Kept {
     }
 
     /// Applies a group that was committed; `end` is the position behind it.
-    pub(crate) fn apply(&mut self, group: &Group, end: Position) {
+    fn apply(&mut self, group: &Group, end: Position) {
         if end.segment != self.position.segment {
             self.needs.add_segment(end.segment, group.first_offset);
         }
@@ -54,12 +54,6 @@ impl Kept {
         self.position = end;
         self.ticket = group.ticket;
         self.bytes += group.payload_len();
-    }
-
-    /// Has a group applied by the next who locks this.
-    pub(crate) fn owe(&mut self, group: &Arc<Group>, end: Position) {
-        self.catch_up();
-        self.owed = Some((Arc::clone(group), end));
     }
 
     /// Applies what is owed, and answers it.
@@ -85,6 +79,12 @@ impl KeptLock {
         let mut kept = self.0.lock();
         kept.catch_up();
         kept
+    }
+
+    /// Has a group that was committed applied by the next who locks this; `end` is the position
+    /// behind it.
+    pub(crate) fn owe(&self, group: &Arc<Group>, end: Position) {
+        self.lock().owed = Some((Arc::clone(group), end));
     }
 
     /// Applies what is owed, and answers it if it was still to be done.

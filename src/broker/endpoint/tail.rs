@@ -218,24 +218,18 @@ impl Tail {
                 }
                 Known::Appended(_) | Known::Nothing => break,
             }
-            self.first = None;
-            if self.rest.is_some() {
-                self.advance();
-            }
+            self.advance();
         }
         seen
     }
 
     /// The next entries are the first.
+    #[inline]
     fn advance(&mut self) {
-        let Some(rest) = &mut self.rest else { return };
-        if let Some((coming, awaited)) = rest.behind.pop_front() {
-            self.first = Some(coming);
-            rest.awaited = awaited;
-        } else if rest.recent.is_empty() && rest.waker.is_none() {
-            self.rest = None;
-        } else {
-            rest.awaited = Vec::new();
+        self.first = self.rest.as_mut().and_then(|rest| rest.next());
+        if self.first.is_none() {
+            let is_idle = |rest: &mut Box<Rest>| rest.recent.is_empty() && rest.waker.is_none();
+            self.rest.take_if(is_idle);
         }
     }
 
@@ -254,6 +248,13 @@ impl Tail {
 }
 
 impl Rest {
+    /// Takes the entries behind the first, if there are any.
+    fn next(&mut self) -> Option<Coming> {
+        let (coming, awaited) = self.behind.pop_front().unzip();
+        self.awaited = awaited.unwrap_or_default();
+        coming
+    }
+
     /// The first entries may be seen now.
     fn remember(&mut self, coming: &Coming) {
         let awaited = &self.awaited;

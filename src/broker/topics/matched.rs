@@ -76,10 +76,12 @@ impl Collector {
                 .map(target)
                 .collect()
         };
-        let endpoints = targets
-            .extract_if(.., |target| target.session.endpoint().is_some())
-            .filter_map(|target| target.session.endpoint().cloned())
-            .collect();
+        let mut endpoints = Vec::new();
+        targets.retain(|target| {
+            let endpoint = target.session.endpoint();
+            endpoints.extend(endpoint.cloned());
+            endpoint.is_none()
+        });
         Matched {
             generation,
             targets,

@@ -321,7 +321,7 @@ impl Pending {
         let mut state = self.state.lock();
         while !state.closed && !state.nudged {
             let patient_until = state.patient_until();
-            state.waits = match (state.group.ticket == state.taken, patient_until) {
+            state.waits = match (state.has_nothing(), patient_until) {
                 (true, _) => Waits::Anything,
                 (false, Some(_)) => Waits::Urgent,
                 (false, None) => break,
@@ -341,7 +341,7 @@ impl Pending {
         }
         state.waits = Waits::Nothing;
         state.nudged = false;
-        if state.group.ticket == state.taken {
+        if state.has_nothing() {
             return if state.closed {
                 Taken::Closed
             } else {
@@ -363,16 +363,10 @@ impl Pending {
         Taken::Group(group)
     }
 
-    /// Whether there is nothing to write but what was taken.
-    pub(crate) fn is_empty(&self) -> bool {
-        let state = self.state.lock();
-        state.group.ticket == state.taken
-    }
-
     /// Waits until there is something to write, `until`, or the close; takes nothing.
     pub(crate) fn wait(&self, until: Instant) {
         let mut state = self.state.lock();
-        while state.group.ticket == state.taken && !state.closed && !state.nudged {
+        while state.has_nothing() && !state.closed && !state.nudged {
             state.waits = Waits::Anything;
             if self.filled.wait_until(&mut state, until).timed_out() {
                 break;
@@ -386,7 +380,7 @@ impl Pending {
         self.state.lock().writing = None;
     }
 
-    /// Gives a group's buffer back, unless a reader still looks at it.
+    /// Gives a group's buffer back, unless somebody still looks at it, who may give it back then.
     pub(crate) fn reuse(&self, group: Arc<Group>) {
         if let Some(group) = Arc::into_inner(group)
             && group.bytes.capacity() <= SPARE_BYTES_MAX
@@ -429,6 +423,11 @@ impl Pending {
 }
 
 impl Filling {
+    /// Whether there is nothing to write but what was taken.
+    fn has_nothing(&self) -> bool {
+        self.group.ticket == self.taken
+    }
+
     /// Until when the group need not be taken; none if it is to be taken now, or is empty.
     fn patient_until(&self) -> Option<Instant> {
         let idle_since = self.idle_since.filter(|_| !self.urgent)?;

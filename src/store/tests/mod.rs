@@ -50,8 +50,7 @@ impl Parts {
         // Something to do is there, or this would wait.
         self.log.pending.nudge();
         self.committer.step(&mut |group, end, release| {
-            // Every group, as if it were large: whoever looks has it applied.
-            kept.lock().owe(group, end);
+            kept.owe(group, end);
             release();
         })
     }
